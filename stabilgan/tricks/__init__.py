@@ -1,1 +1,1 @@
-"""See the package docstring in README."""
+"""Tricks: one idea, one file."""

@@ -1,0 +1,474 @@
+"""Trick and Game: the whole protocol on one page.
+
+A *game* is one generator against one discriminator. The loop says three words where values pass - `real`,
+`fake`, `critic` - and PyTorch announces the rest: a pre-hook and a post-hook on each optimizer's step.
+A *trick* is one change to adversarial training: methods that take a value and return the value to use instead.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stabilgan import host, losses, surgery
+
+Player = Literal["d", "g"]
+PLAYERS: tuple[Player, Player] = ("d", "g")
+
+SELECT, CHANGE, STEP = 0, 1, 2
+"""When a trick acts among others: first those that choose samples, then those that change them, then the rest."""
+
+
+class Trick:
+    """One change to adversarial training; every default changes nothing.
+
+    A subclass overrides what it needs. Options are keyword arguments of its constructor, which is what
+    `--tricks name:option=value` sets. Whatever it remembers goes through `state_dict`, as plain tensors, numbers,
+    lists and dicts. Whatever it draws comes from `game.generator(self)`, never from torch's global generator.
+    """
+
+    name: ClassVar[str]
+    order: ClassVar[int] = CHANGE
+    conflicts: ClassVar[Mapping[str, str]] = {}
+    """Names of tricks it can't be played with -> what goes wrong together."""
+    needs_logits: ClassVar[bool] = False
+    """True where D's scores must not have passed a sigmoid."""
+    off: ClassVar[Mapping[str, Any] | None] = None
+    """Options at which it does nothing, or None if it is either there or not."""
+    source: ClassVar[str] = ""
+    """The paper, and the equation or section."""
+
+    every: int = 1
+    """`penalty` is asked for on every n-th step and then counts n-fold (lazy regularisation, Karras et al. 2020)."""
+
+    def setup(self, game: Game) -> None:
+        """Once, at attach: operate on `game.d`, build an average, take a generator."""
+
+    def real(self, x: Tensor, game: Game) -> Tensor:
+        """What D sees as real. Labels, if the loop gave any, are in `game.labels`."""
+        return x
+
+    def fake(self, x: Tensor, game: Game) -> Tensor:
+        """What D sees as fake. A trick that moves samples moves `game.labels` with them."""
+        return x
+
+    def critic(self, d: Critic, game: Game) -> Critic:
+        """What G plays against: `d`, or a callable to use in its place."""
+        return d
+
+    def loss(self, loss: losses.Loss, game: Game) -> losses.Loss:
+        """The pair of losses; asked only where the loop takes its loss from `game.loss`."""
+        return loss
+
+    def penalty(self, player: Player, game: Game) -> Tensor | None:
+        """A scalar to add to that player's loss, or None."""
+        return None
+
+    def before_step(self, player: Player, game: Game) -> None:
+        """The player's gradients are ready, penalties included; its weights have not moved."""
+
+    def after_step(self, player: Player, game: Game) -> None:
+        """The player's weights have moved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({options})"
+
+
+Critic = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A batch as D saw it, and how the loop called D with it.
+
+    `x` is the tensor, `labels` what rode along through the verb; `args` and `kwargs` are D's call, where D was
+    called with that very tensor (`args[at]` is `x`), else None.
+    """
+
+    x: Tensor
+    labels: tuple[Any, ...] = ()
+    args: tuple[Any, ...] | None = None
+    kwargs: Mapping[str, Any] | None = None
+    at: int = 0
+
+    def call(self, x: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The arguments of the same call with `x` in the place of the batch."""
+        if self.args is None:
+            return (x, *self.labels), {}
+        return (*self.args[: self.at], x, *self.args[self.at + 1 :]), self.kwargs or {}
+
+
+class Game:
+    """One generator against one discriminator, and the tricks between them; `attach` makes it.
+
+    Attributes:
+        g, d: the two players, bare (a compiled or DDP-wrapped module is looked through).
+        opt_g, opt_d: their optimizers, bare.
+        tricks: in the order in which they act.
+        steps: how often each player has moved, `{"d": 0, "g": 0}`.
+        labels: what rides along with the samples that pass now; a tuple, empty where the loop gives none.
+        seen: the latest batch by verb, `{"real": Seen, "fake": Seen, "critic": Seen}`; `real` and `fake` as D saw
+            them, `critic` what G was judged on.
+        scores: D's latest output by verb, detached. A verb is missing where D was never called with its tensor.
+        losses: what the loop told `record`, detached.
+        loss: the pair of losses after the tricks have changed it, or None in a loop that owns its loss.
+        seed: where the tricks' own generators start.
+    """
+
+    def __init__(
+        self,
+        g: nn.Module,
+        d: nn.Module,
+        opt_g: Optimizer,
+        opt_d: Optimizer,
+        tricks: Iterable[Trick] = (),
+        *,
+        loss: losses.Loss | None = None,
+        accumulate: int = 1,
+        score: Callable[[Any], Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.g, self.d = host.bare_module(g), host.bare_module(d)
+        self.opt_g, self.opt_d = host.bare_optimizer(opt_g), host.bare_optimizer(opt_d)
+        self.tricks = tuple(sorted(tricks, key=lambda t: t.order))
+        self.steps: dict[Player, int] = {"d": 0, "g": 0}
+        self.labels: tuple[Any, ...] = ()
+        self.seen: dict[str, Seen] = {}
+        self.scores: dict[str, Tensor] = {}
+        self.losses: dict[str, Tensor] = {}
+        self.seed = seed
+        self._played_d: Critic = d
+        self._score = score
+        self._passes = 0
+        self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
+        _check(self, loss)
+        # Only overridden methods are ever called, so that a game with few tricks costs little.
+        self._acting = {
+            method: [t for t in self.tricks if getattr(type(t), method) is not getattr(Trick, method)]
+            for method in ("real", "fake", "critic", "loss", "penalty", "before_step", "after_step")
+        }
+        for trick in self.tricks:
+            _PLAYED_IN[trick] = weakref.ref(self)
+            trick.setup(self)
+        self.loss = loss
+        for trick in self._acting["loss"]:
+            assert self.loss is not None
+            self.loss = trick.loss(self.loss, self)
+        _GAME_OF[self.d] = weakref.ref(self)
+        # Not traced: what the game hears must not make D's compiled graph depend on it.
+        hear = torch.compiler.disable(self._hear)
+        self._hooks = [d.register_forward_hook(hear, with_kwargs=True)]
+        for player in PLAYERS:
+            self._hooks += self._listen(player, self.optimizer(player))
+
+    # --- the three words -------------------------------------------------------------------------------------
+
+    def real(self, x: Tensor, *labels: Any) -> Any:
+        """What D is to see as real: `netD(game.real(x))`, or `x, y = game.real(x, y)`."""
+        return self._through("real", x, labels)
+
+    def fake(self, x: Tensor, *labels: Any) -> Any:
+        """What D is to see as fake: `netD(game.fake(x.detach()))`, or `x, y = game.fake(x, y)`."""
+        return self._through("fake", x, labels)
+
+    def critic(self, x: Tensor, *args: Any, real: bool = False, **kwargs: Any) -> Any:
+        """What G is judged by: `game.critic(fake)` in the place of `netD(fake)` in G's turn.
+
+        Further arguments go to D. `real=True` where a loss for G looks at real samples too (relativistic ones).
+        """
+        d = self._played_d
+        for trick in self._acting["critic"]:
+            d = trick.critic(d, self)
+        out = d(x, *args, **kwargs)
+        if not real:
+            seen = Seen(x, args, (x, *args), kwargs)
+            self.seen["critic"] = seen
+            self._history["critic"].append(seen)
+            self._note("critic", out)
+        return out
+
+    def _through(self, verb: str, x: Tensor, labels: tuple[Any, ...]) -> Any:
+        self.labels = labels
+        for trick in self._acting[verb]:
+            x = getattr(trick, verb)(x, self)
+        seen = Seen(x, self.labels)
+        self.seen[verb] = seen
+        self._history[verb].append(seen)
+        return (x, *self.labels) if labels else x
+
+    # --- what the game hears ---------------------------------------------------------------------------------
+
+    def record(self, **values: Tensor) -> None:
+        """Tells the game the loop's losses, `game.record(d_loss=..., g_loss=...)`, for detectors to watch."""
+        self.losses.update({name: value.detach() for name, value in values.items()})
+
+    def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        """D was called: if with a verb's own tensor, keep how, and what it answered."""
+        for at, x in enumerate(args):
+            for verb in ("real", "fake"):
+                seen = self.seen.get(verb)
+                if seen is not None and seen.x is x:
+                    self._history[verb].pop()
+                    heard = self.seen[verb] = replace(seen, args=args, kwargs=kwargs, at=at)
+                    self._history[verb].append(heard)
+                    self._note(verb, out)
+                    return
+
+    def _note(self, verb: str, out: Any) -> None:
+        if self._score is not None:
+            out = self._score(out)
+        if isinstance(out, Tensor):
+            self.scores[verb] = out.detach()
+
+    def _listen(self, player: Player, optimizer: Optimizer) -> list[Any]:
+        def before(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
+            if closure is None:
+                self._before(player)
+                return None
+
+            # Gradients are ready only once the closure has run, inside the step.
+            def closure_then_tricks() -> Any:
+                value = closure()
+                self._before(player)
+                return value
+
+            rest = {k: v for k, v in kwargs.items() if k != "closure"}
+            return (args[0], closure_then_tricks, *args[2:]), rest
+
+        def after(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.steps[player] += 1
+            for trick in self._acting["after_step"]:
+                trick.after_step(player, self)
+            if player == "g" and "critic" in self.seen:
+                seen = self.seen["critic"]  # let go of G's graph
+                self.seen["critic"] = replace(seen, x=seen.x.detach(), args=None)
+                self._history["critic"].clear()
+
+        return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+
+    def _before(self, player: Player) -> None:
+        if self._acting["penalty"]:
+            self._add_penalties(player)
+        for trick in self._acting["before_step"]:
+            trick.before_step(player, self)
+
+    def _add_penalties(self, player: Player) -> None:
+        due = [t for t in self._acting["penalty"] if self.steps[player] % t.every == 0]
+        parameters = [p for p in self.player(player).parameters() if p.requires_grad]
+        if not due or not parameters:
+            return
+        with torch.enable_grad(), self._one_micro_batch_at_a_time(player) as turns:
+            terms = [
+                t.every * share * value
+                for share in turns
+                for t in due
+                if (value := t.penalty(player, self)) is not None
+            ]
+        if terms:
+            host.add_gradients(sum(terms[1:], terms[0]), parameters, self.optimizer(player))
+
+    @contextmanager
+    def _one_micro_batch_at_a_time(self, player: Player) -> Iterator[Iterator[float]]:
+        """With gradient accumulation, `seen` runs through the batches of this turn; yields the share of each."""
+        verbs = ("real", "fake") if player == "d" else ("critic",)
+        latest = dict(self.seen)
+        turns = max(len(self._history[v]) for v in verbs)
+
+        def each() -> Iterator[float]:
+            for i in range(max(turns, 1)):
+                for verb in verbs:
+                    if history := self._history[verb]:
+                        self.seen[verb] = history[min(i, len(history) - 1)]
+                yield 1 / max(turns, 1)
+
+        yield each()
+        self.seen = latest
+
+    # --- what tricks use -------------------------------------------------------------------------------------
+
+    def player(self, player: Player) -> nn.Module:
+        return self.d if player == "d" else self.g
+
+    def optimizer(self, player: Player) -> Optimizer:
+        return self.opt_d if player == "d" else self.opt_g
+
+    def saw(self, verb: str, trick: Trick) -> Seen:
+        """The latest batch of a verb, for a trick that can't do without it."""
+        try:
+            return self.seen[verb]
+        except KeyError:
+            raise RuntimeError(
+                f"{trick.name} needs what D sees as {verb}, but the loop never called game.{verb}; "
+                f"write `{_LINES[verb]}`"
+            ) from None
+
+    def score(self, x: Tensor, seen: Seen) -> Tensor:
+        """D's scores of `x`, called the way the loop called it with `seen`; a pass that changes nothing.
+
+        D's buffers (BatchNorm statistics, spectral-norm vectors) and torch's generators stay as they were, autocast is
+        off and D runs uncompiled, so that gradients of gradients work. Returns D's output, or `score(output)`.
+        """
+        dtype = next((p.dtype for p in self.d.parameters()), x.dtype)
+        args, kwargs = seen.call(x.to(dtype))
+        self._passes += 1
+        with host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))):
+            buffers = {name: b.clone() for name, b in self.d.named_buffers()}
+            out = torch.func.functional_call(self.d, buffers, args, dict(kwargs))
+        if self._score is not None:
+            out = self._score(out)
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                f"D returns a {type(out).__name__}; expected a tensor of scores. "
+                "Tell attach how to read it: attach(..., score=lambda out: out[0])"
+            )
+        return out
+
+    def generator(self, trick: Trick) -> torch.Generator:
+        """A CPU generator for this trick alone; it differs by trick, by place in the list and by DDP rank."""
+        index = next(i for i, t in enumerate(self.tricks) if t is trick)
+        salt = sum(ord(c) * 31**i for i, c in enumerate(trick.name)) % 2**31
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + salt * 101 + index * 13 + host.rank()) % 2**63)
+
+    # --- the rest --------------------------------------------------------------------------------------------
+
+    def detach(self) -> None:
+        """Takes every hook off again. What tricks built into D (parametrizations, added layers) stays in D."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        _GAME_OF.pop(self.d, None)
+        for trick in self.tricks:
+            _PLAYED_IN.pop(trick, None)
+
+    def plan(self) -> str:
+        """What runs where, in order, as text."""
+        where = {
+            "setup": "at attach",
+            "real": "game.real(x)",
+            "fake": "game.fake(x)",
+            "critic": "game.critic(x)",
+            "loss": "the pair of losses",
+            "penalty": "before each step, added to the loss",
+            "before_step": "gradients are ready",
+            "after_step": "weights have moved",
+        }
+        lines = [f"{type(self.g).__name__} against {type(self.d).__name__}"]
+        for method, moment in where.items():
+            acting = [t for t in self.tricks if getattr(type(t), method) is not getattr(Trick, method)]
+            if acting:
+                lines.append(f"  {moment}: " + ", then ".join(repr(t) for t in acting))
+        if len(lines) == 1:
+            lines.append("  no tricks: the loop runs as if nothing were attached")
+        return "\n".join(lines)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step counts and every trick's state, as plain tensors, numbers and lists. Modules are the loop's to save."""
+        return {
+            "steps": dict(self.steps),
+            "passes": self._passes,
+            "tricks": [{"name": t.name, "state": t.state_dict()} for t in self.tricks],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave. Raises ValueError if it is of a game with other tricks."""
+        names, own = [t["name"] for t in state["tricks"]], [t.name for t in self.tricks]
+        if names != own:
+            raise ValueError(f"this state is of a game with the tricks {names}; this game has {own}")
+        self.steps.update(state["steps"])
+        self._passes = state["passes"]
+        for trick, saved in zip(self.tricks, state["tricks"], strict=True):
+            trick.load_state_dict(saved["state"])
+
+
+_LINES = {
+    "real": "output = netD(game.real(real))",
+    "fake": "output = netD(game.fake(fake.detach()))",
+    "critic": "output = game.critic(fake)",
+}
+_PLAYED_IN: weakref.WeakKeyDictionary[Trick, weakref.ref[Game]] = weakref.WeakKeyDictionary()
+_GAME_OF: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Game]] = weakref.WeakKeyDictionary()
+
+
+def attach(
+    g: nn.Module,
+    d: nn.Module,
+    opt_g: Any,
+    opt_d: Any,
+    tricks: Sequence[Trick] = (),
+    *,
+    loss: losses.Loss | None = None,
+    accumulate: int = 1,
+    score: Callable[[Any], Tensor] | None = None,
+    seed: int = 0,
+) -> Game:
+    """Puts tricks between a generator and a discriminator in any training loop.
+
+    Args:
+        g, d: the modules that the loop calls; compiled and DDP-wrapped ones are looked through.
+        opt_g, opt_d: their optimizers, wrapped (Lightning, Fabric, Accelerate) or not; other games may share them.
+        tricks: what to play with; their list order holds within each `order`.
+        loss: a pair from `stabilgan.losses` for loops that take their loss from `game.loss`; tricks that change the
+            loss need it.
+        accumulate: micro-batches per step, so that penalties look at all of them.
+        score: reads the scores from D's output where that is not a tensor of scores.
+        seed: where the tricks' own generators start.
+
+    Raises:
+        ValueError: an optimizer lacks its player's parameters; a trick plays elsewhere already; two tricks conflict; a
+            logit penalty meets a D that ends in a sigmoid; a trick changes a loss that the loop owns.
+    """
+    return Game(g, d, opt_g, opt_d, tricks, loss=loss, accumulate=accumulate, score=score, seed=seed)
+
+
+def _check(game: Game, loss: losses.Loss | None) -> None:
+    """All that can be wrong, said before anything is touched."""
+    for name in PLAYERS:
+        have = {id(p) for group in game.optimizer(name).param_groups for p in group["params"]}
+        missing = [n for n, p in game.player(name).named_parameters() if p.requires_grad and id(p) not in have]
+        if missing:
+            raise ValueError(
+                f"opt_{name} does not hold {len(missing)} parameters of {name} (the first: {missing[0]}); expected an "
+                f"optimizer made from {name}.parameters(). Are the arguments in the order g, d, opt_g, opt_d?"
+            )
+    if game.opt_d is game.opt_g:
+        raise ValueError(
+            "opt_g and opt_d are one optimizer; a game needs one for each player, to know whose step it is"
+        )
+    if (other := _GAME_OF.get(game.d)) is not None and other() is not None:
+        raise ValueError("this discriminator plays in another game already; call detach() on that one first")
+    for trick in game.tricks:
+        if not isinstance(trick, Trick):
+            raise TypeError(f"{trick!r} is not a Trick; expected objects such as stabilgan.tricks.R1(weight=10)")
+        if (home := _PLAYED_IN.get(trick)) is not None and home() is not None:
+            raise ValueError(f"this {trick.name} plays in another game already; make a new one for each game")
+        for second in game.tricks:
+            if second.name in trick.conflicts:
+                raise ValueError(
+                    f"{trick.name} and {second.name} can't be played together: {trick.conflicts[second.name]}"
+                )
+        if trick.needs_logits and surgery.ends_in_sigmoid(game.d):
+            raise ValueError(
+                f"{trick.name} works on logits, but this discriminator ends in a sigmoid; take the sigmoid off and use "
+                "a loss on logits (stabilgan.losses.logistic, or torch's BCEWithLogitsLoss)"
+            )
+        if type(trick).loss is not Trick.loss and loss is None:
+            raise ValueError(
+                f"{trick.name} changes the loss, which this loop owns; call stabilgan.losses.{trick.name} there "
+                "instead, or give attach(loss=...) a pair and take your losses from game.loss.d and game.loss.g"
+            )

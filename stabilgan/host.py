@@ -1,0 +1,89 @@
+"""What a game has to know of the machinery around a model: wrappers, ranks, scalers, compilers, generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+
+def bare_module(module: nn.Module) -> nn.Module:
+    """The module itself, under `torch.compile` and data-parallel wrappers."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"a player is a {type(module).__name__}; expected a torch.nn.Module (attach(g, d, opt_g, opt_d))"
+        )
+    while True:
+        if isinstance(module, (DistributedDataParallel, DataParallel)):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def bare_optimizer(optimizer: Any) -> Optimizer:
+    """The optimizer that has the hook table, under the wrappers of Lightning, Fabric and Accelerate."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer) and inner is not optimizer:
+        optimizer = inner
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"an optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer: attach(g, d, opt_g, opt_d)"
+        )
+    return optimizer
+
+
+def ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if ranks() > 1 else 0
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean of `x` over all ranks; `x` itself where there is one."""
+    if ranks() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+        x /= ranks()
+    return x
+
+
+def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimizer) -> None:
+    """Adds d loss / d parameters to their `.grad`, averaged over ranks and scaled as the gradients there are.
+
+    DDP has already averaged what the loop's own backward left, and does not hear of this pass. A fused optimizer under
+    `GradScaler` gets its gradients scaled (`optimizer.grad_scale`); others get them unscaled.
+    """
+    gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    if ranks() > 1:
+        flat = mean_over_ranks(torch.cat([g.reshape(-1) for g in gradients]))
+        parts = flat.split_with_sizes([g.numel() for g in gradients])
+        gradients = [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+    if (scale := getattr(optimizer, "grad_scale", None)) is not None:
+        gradients = [g * scale for g in gradients]
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+
+
+@contextmanager
+def unnoticed(device: torch.device, *, seed: int) -> Iterator[None]:
+    """A pass inside it draws from generators of its own, runs uncompiled and without autocast."""
+    devices = [device] if device.type != "cpu" else []
+    with (
+        torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"),
+        torch.compiler.set_stance("force_eager"),
+        torch.autocast(device.type, enabled=False),
+    ):
+        torch.default_generator.manual_seed(seed % 2**63)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed % 2**63)
+        yield
