@@ -34,7 +34,7 @@ def bare_optimizer(optimizer: Any) -> Optimizer:
         optimizer = inner
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"an optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer: attach(g, d, opt_g, opt_d)"
+            f"an optimizer is a {type(optimizer).__name__}; expected torch.optim.Optimizer: attach(g, d, opt_g, opt_d)"
         )
     return optimizer
 
