@@ -1,5 +1,47 @@
-"""stabilgan: makes GAN training stable and shows when it isn't."""
+"""stabilgan: makes GAN training stable and shows when it isn't.
+
+Names are imported when they are first used, so that `stabilgan --help` does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from stabilgan._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
+    from stabilgan.trainer import Trainer
+    from stabilgan.tricks import EMA, R1, R2, Relativistic, SpectralNorm
+
+__all__ = [
+    "CHANGE",
+    "EMA",
+    "R1",
+    "R2",
+    "SELECT",
+    "STEP",
+    "Game",
+    "Relativistic",
+    "SpectralNorm",
+    "Trainer",
+    "Trick",
+    "__version__",
+    "attach",
+]
+
+_HOMES = {
+    "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Game", "Trick", "attach"),
+    "stabilgan.trainer": ("Trainer",),
+    "stabilgan.tricks": ("EMA", "R1", "R2", "Relativistic", "SpectralNorm"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'stabilgan' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

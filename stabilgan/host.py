@@ -74,16 +74,23 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimiz
 
 
 @contextmanager
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's global generators draw from `seed`; afterwards they go on as if nothing had happened."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def unnoticed(device: torch.device, *, seed: int) -> Iterator[None]:
     """A pass inside it draws from generators of its own, runs uncompiled and without autocast."""
-    devices = [device] if device.type != "cpu" else []
     with (
-        torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"),
+        drawing_from(seed % 2**63, device),
         torch.compiler.set_stance("force_eager"),
         torch.autocast(device.type, enabled=False),
     ):
-        torch.default_generator.manual_seed(seed % 2**63)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed % 2**63)
         yield

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from stabilgan import spec
+
 DLoss = Callable[[Tensor, Tensor], Tensor]
 GLoss = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -123,3 +125,14 @@ relativistic = Loss(
 
 LOSSES = {loss.name: loss for loss in (logistic, saturating, hinge, least_squares, wasserstein, relativistic)}
 """Every pair by its name."""
+
+
+def named(name: str) -> Loss:
+    """The pair of that name.
+
+    Raises:
+        ValueError: there is none; the message suggests the nearest.
+    """
+    if name not in LOSSES:
+        raise ValueError(spec.unknown("loss", name, LOSSES))
+    return LOSSES[name]
