@@ -145,6 +145,9 @@ class Game:
     ) -> None:
         self.g, self.d = host.bare_module(g), host.bare_module(d)
         self.opt_g, self.opt_d = host.bare_optimizer(opt_g), host.bare_optimizer(opt_d)
+        for trick in (tricks := list(tricks)):
+            if not isinstance(trick, Trick):
+                raise TypeError(f"{trick!r} is not a Trick; expected objects such as stabilgan.R1(weight=10)")
         self.tricks = tuple(sorted(tricks, key=lambda t: t.order))
         self.steps: dict[Player, int] = {"d": 0, "g": 0}
         self.labels: tuple[Any, ...] = ()
@@ -171,7 +174,7 @@ class Game:
             self.loss = trick.loss(self.loss, self)
         _GAME_OF[self.d] = weakref.ref(self)
         # Not traced: what the game hears must not make D's compiled graph depend on it.
-        hear = torch.compiler.disable(self._hear)
+        hear = host.uncompiled(self._hear)
         self._hooks = [d.register_forward_hook(hear, with_kwargs=True)]
         for player in PLAYERS:
             self._hooks += self._listen(player, self.optimizer(player))
@@ -453,8 +456,6 @@ def _check(game: Game, loss: losses.Loss | None) -> None:
     if (other := _GAME_OF.get(game.d)) is not None and other() is not None:
         raise ValueError("this discriminator plays in another game already; call detach() on that one first")
     for trick in game.tricks:
-        if not isinstance(trick, Trick):
-            raise TypeError(f"{trick!r} is not a Trick; expected objects such as stabilgan.tricks.R1(weight=10)")
         if (home := _PLAYED_IN.get(trick)) is not None and home() is not None:
             raise ValueError(f"this {trick.name} plays in another game already; make a new one for each game")
         for second in game.tricks:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def bare_module(module: nn.Module) -> nn.Module:
@@ -30,7 +32,7 @@ def bare_module(module: nn.Module) -> nn.Module:
 
 def bare_optimizer(optimizer: Any) -> Optimizer:
     """The optimizer that has the hook table, under the wrappers of Lightning, Fabric and Accelerate."""
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer) and inner is not optimizer:
+    while (inner := getattr(optimizer, "optimizer", None)) is not None:
         optimizer = inner
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
@@ -71,6 +73,16 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimiz
         gradients = [g * scale for g in gradients]
     for p, gradient in zip(parameters, gradients, strict=True):
         p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+
+
+def uncompiled(function: F) -> F:
+    """The function, never traced into a compiled graph."""
+    return cast(F, torch.compiler.disable(function))
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """`x` in float32 at least, whatever autocast has made of it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @contextmanager

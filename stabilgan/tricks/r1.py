@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stabilgan import host
 from stabilgan.game import Game, Player, Trick
 
 
@@ -56,7 +57,7 @@ class R1(Trick):
         if player == "g" or self.weight == 0:
             return None
         seen = game.saw(self.verb, self)
-        x = seen.x.detach().float().requires_grad_()
+        x = host.full_precision(seen.x.detach()).requires_grad_()
         return self.weight * gradient_norm_penalty(game.score(x, seen), x)
 
 

@@ -1,0 +1,150 @@
+"""The game: what it hears, what it says, what it leaves behind."""
+
+import gc
+import weakref
+
+import play
+import torch
+from torch import nn
+
+import stabilgan
+from stabilgan import losses
+
+
+def loop(game: stabilgan.Game, g: nn.Module, d: nn.Module, steps: int = 1) -> None:
+    for _ in range(steps):
+        x, fake = torch.randn(8, 2), g(torch.randn(8, 4))
+        game.opt_d.zero_grad()
+        losses.logistic.d(d(game.real(x)), d(game.fake(fake.detach()))).backward()
+        game.opt_d.step()
+        game.opt_g.zero_grad()
+        losses.logistic.g(game.critic(fake), None).backward()
+        game.opt_g.step()
+
+
+def new_game(*tricks: stabilgan.Trick) -> tuple[stabilgan.Game, nn.Module, nn.Module]:
+    g, d = play.players()
+    return stabilgan.attach(g, d, play.adam(g), play.adam(d), tricks), g, d
+
+
+def test_it_hears_ds_scores_by_recognising_its_own_tensors() -> None:
+    game, _, d = new_game()
+    x = torch.randn(8, 2)
+    out = d(game.real(x))
+    assert torch.equal(game.scores["real"], out)
+    assert not game.scores["real"].requires_grad
+    d(torch.randn(8, 2))  # the loop's own business, such as interpolates
+    assert torch.equal(game.scores["real"], out)
+    assert "fake" not in game.scores
+
+
+def test_labels_ride_along_and_move_with_their_samples() -> None:
+    class Reverse(stabilgan.Trick):
+        name = "reverse"
+
+        def fake(self, x: torch.Tensor, game: stabilgan.Game) -> torch.Tensor:
+            game.labels = tuple(y.flip(0) for y in game.labels)
+            return x.flip(0)
+
+    game, _, _ = new_game(Reverse())
+    x, y = game.fake(torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.tensor([1, 2]))
+    assert y.tolist() == x[:, 0].tolist() == [2, 1]
+
+
+def test_tricks_act_in_their_order_then_in_list_order() -> None:
+    called = []
+
+    def named(title: str, when: int) -> stabilgan.Trick:
+        class Noted(stabilgan.Trick):
+            name, order = title, when
+
+            def real(self, x: torch.Tensor, game: stabilgan.Game) -> torch.Tensor:
+                called.append(title)
+                return x
+
+        return Noted()
+
+    tricks = [named("step", stabilgan.STEP), named("b", stabilgan.CHANGE), named("a", stabilgan.CHANGE)]
+    game, _, _ = new_game(*tricks, named("select", stabilgan.SELECT))
+    game.real(torch.zeros(1, 2))
+    assert called == ["select", "b", "a", "step"]
+
+
+def test_detach_takes_every_hook_off() -> None:
+    game, g, d = new_game(stabilgan.R1(), stabilgan.EMA())
+    loop(game, g, d)
+    game.detach()
+    assert not d._forward_hooks
+    assert not game.opt_d._optimizer_step_pre_hooks
+    assert not game.opt_d._optimizer_step_post_hooks
+    assert not game.opt_g._optimizer_step_pre_hooks
+    before = dict(game.steps)
+    game.opt_d.step()
+    assert game.steps == before
+
+
+def test_the_plan_says_what_runs_where() -> None:
+    game, _, _ = new_game(stabilgan.EMA(), stabilgan.R1(weight=5.0))
+    plan = game.plan().splitlines()
+    assert plan[0] == "Sequential against Sequential"
+    assert any("added to the loss: R1(weight=5.0, every=1)" in line for line in plan)
+    assert any("weights have moved: EMA(decay=0.999)" in line for line in plan)
+    assert "no tricks" in new_game()[0].plan()
+
+
+def test_gs_graph_is_let_go_after_its_step() -> None:
+    game, g, d = new_game()
+    loop(game, g, d)
+    fake = g(torch.randn(8, 4))
+    node = weakref.ref(fake)
+    game.opt_g.zero_grad()
+    losses.logistic.g(game.critic(fake), None).backward()
+    game.opt_g.step()
+    del fake
+    gc.collect()
+    assert node() is None
+    assert game.seen["critic"].x.grad_fn is None
+
+
+def test_interpolates_of_the_loops_own_penalty_are_not_taken_for_samples() -> None:
+    game, g, d = new_game(stabilgan.R1())
+    x, fake = game.real(torch.randn(8, 2)), game.fake(g(torch.randn(8, 4)).detach())
+    d(x), d(fake)
+    mixed = (0.3 * x + 0.7 * fake).requires_grad_()
+    d(mixed)
+    assert game.seen["real"].x is x
+    assert game.seen["fake"].x is fake
+
+
+def test_a_discriminator_with_several_outputs_is_read_by_the_given_function() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(2, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.net(x), x
+
+    g, d = play.generator_net(), Two()
+    game = stabilgan.attach(g, d, play.adam(g), play.adam(d), [stabilgan.R1()], score=lambda out: out[0])
+    d(game.real(torch.randn(4, 2)))[0].sum().backward()
+    game.opt_d.step()
+    assert game.scores["real"].shape == (4, 1)
+
+
+def test_two_games_may_share_their_optimizers_as_in_cyclegan() -> None:
+    nets = [play.players(seed) for seed in (0, 1)]
+    opt_g = torch.optim.Adam([p for g, _ in nets for p in g.parameters()])
+    opt_d = torch.optim.Adam([p for _, d in nets for p in d.parameters()])
+    games = [stabilgan.attach(g, d, opt_g, opt_d, [stabilgan.R1(1.0)]) for g, d in nets]
+    for _ in range(2):
+        fakes = [g(torch.randn(8, 4)) for g, _ in nets]
+        opt_d.zero_grad()
+        for game, (_, d), fake in zip(games, nets, fakes, strict=True):
+            losses.logistic.d(d(game.real(torch.randn(8, 2))), d(game.fake(fake.detach()))).backward()
+        opt_d.step()
+        opt_g.zero_grad()
+        for game, fake in zip(games, fakes, strict=True):
+            losses.logistic.g(game.critic(fake), None).backward()
+        opt_g.step()
+    assert [game.steps for game in games] == [{"d": 2, "g": 2}] * 2
