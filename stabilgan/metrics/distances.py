@@ -1,0 +1,95 @@
+"""Squared Euclidean distances by matrix products, a tile at a time, and what to do where those are too coarse.
+
+|x|² + |y|² - 2xy loses everything in float32 once the distances are small beside the norms, as they are in a
+collapsed set. So points are centred first, every tile knows its `slack`, and whoever decides by a distance within the
+slack asks `direct`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TILE = 2048
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Squared distances between rows `i` of x and rows `j` of y, each off by less than `slack`; a buffer, reused."""
+
+    i: slice
+    j: slice
+    squares: Tensor
+    slack: float
+
+
+def tiles(x: Tensor, y: Tensor | None = None, *, dtype: torch.dtype | None = None, size: int = TILE) -> Iterator[Tile]:
+    """Go through all squared distances between the rows of x and y in tiles of size x size.
+
+    x: (N, d), y: (M, d), finite. Without y: the distances within x, each unordered pair of tiles once (j from i on).
+    dtype: of the products; x's own by default, float64 where float32 would over- or underflow.
+    Memory: one tile and two slices of size x d, whatever N is.
+
+    >>> [tile.squares.tolist() for tile in tiles(torch.tensor([[0.0], [3.0]]))]
+    [[[0.0, 9.0], [9.0, 0.0]]]
+    """
+    dtype = x.dtype if dtype is None else dtype
+    other = x if y is None else y
+    centre = x.mean(0, dtype=torch.float64).to(x.dtype).double()  # one that every dtype holds exactly
+    norms = _norms(x, centre), _norms(other, centre)
+    widest = max(norms[0].max().item(), norms[1].max().item())
+    if not widest < float("inf"):
+        raise ValueError("the samples are so far apart that their squared distance overflows float64; scale them down")
+    if widest > 1e34 or 0 < widest < 1e-24:
+        dtype = torch.float64
+    left, right = _Slices(x, centre, norms[0], dtype, size, flip=True), _Slices(other, centre, norms[1], dtype, size)
+    coarse = float(torch.finfo(dtype).eps * (8 + x.shape[1] ** 0.5))
+    out = x.new_empty(min(size, len(x)) * min(size, len(other)), dtype=dtype)
+    for i in range(0, len(x), size):
+        a = left[i]
+        for j in range(i if y is None else 0, len(other), size):
+            b = right[j]
+            squares = out[: len(a) * len(b)].view(len(a), len(b))
+            torch.mm(a, b.T, out=squares)
+            slack = coarse * (left.largest[i // size] + right.largest[j // size])
+            yield Tile(slice(i, i + len(a)), slice(j, j + len(b)), squares, slack)
+
+
+def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Squared distances of the pairs x[i], y[j] in float64 from their differences: exact where the products are not.
+
+    >>> direct(torch.tensor([[1e4]]), torch.tensor([[1e4], [1e4 + 1]]), torch.tensor([0, 0]), torch.tensor([0, 1]))
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    step = max(1, 2**21 // x.shape[1])
+    parts = [
+        (x[i[s : s + step]].double() - y[j[s : s + step]].double()).square_().sum(1) for s in range(0, len(i), step)
+    ]
+    return torch.cat(parts) if parts else x.new_zeros(0, dtype=torch.float64)
+
+
+def _norms(x: Tensor, centre: Tensor) -> Tensor:
+    step = max(1, 2**20 // x.shape[1])
+    return torch.cat([(x[s : s + step].double() - centre).square_().sum(1) for s in range(0, len(x), step)])
+
+
+class _Slices:
+    """Slices of centred points with two more columns, so that one product gives |x|² + |y|² - 2xy."""
+
+    def __init__(
+        self, x: Tensor, centre: Tensor, norms: Tensor, dtype: torch.dtype, size: int, *, flip: bool = False
+    ) -> None:
+        self.x, self.centre, self.norms, self.size, self.flip = x, centre.to(dtype), norms, size, flip
+        self.buffer = x.new_empty(min(size, len(x)), x.shape[1] + 2, dtype=dtype)
+        self.buffer[:, -1 if not flip else -2] = 1
+        self.largest: list[float] = torch.stack([part.max() for part in torch.split(norms, size)]).tolist()
+
+    def __getitem__(self, start: int) -> Tensor:
+        part = self.x[start : start + self.size]
+        filled = self.buffer[: len(part)]
+        torch.sub(part.to(filled.dtype), self.centre, out=filled[:, :-2])
+        if self.flip:
+            filled[:, :-2].mul_(-2)
+        filled[:, -1 if self.flip else -2] = self.norms[start : start + self.size]
+        return filled
