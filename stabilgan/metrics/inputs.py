@@ -21,8 +21,10 @@ def features(x: Tensor, name: str = "x", *, least: int = 1) -> Tensor:
         given = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} is {given}; expected a tensor of real numbers; torch.from_numpy makes one of an array")
     if x.ndim < 2 or not x[0:1].numel():
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; expected (N, d) features or (N, C, H, W) images, N and d "
-                         f"at least 1; a list of numbers becomes (N, 1) with {name}[:, None]")
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; expected (N, d) features or (N, C, H, W) images, N and d "
+            f"at least 1; a list of numbers becomes (N, 1) with {name}[:, None]"
+        )
     if len(x) < least:
         raise ValueError(f"{name} has {len(x)} samples; expected at least {least}; draw more of them")
     rows = x.detach().flatten(1)
@@ -31,8 +33,10 @@ def features(x: Tensor, name: str = "x", *, least: int = 1) -> Tensor:
     # the sum is finite unless a row is not, or the sum itself overflows: one quick pass, and a second only if need be
     if not rows.sum().isfinite() and not rows.isfinite().all():
         bad = (~rows.isfinite().all(1)).nonzero().flatten()
-        raise ValueError(f"{name} has nan or infinity in {len(bad)} of {len(rows)} rows, "
-                         f"the first at {bad[:5].tolist()}; leave them out, or treat the model as diverged")
+        raise ValueError(
+            f"{name} has nan or infinity in {len(bad)} of {len(rows)} rows, "
+            f"the first at {bad[:5].tolist()}; leave them out, or treat the model as diverged"
+        )
     return rows
 
 

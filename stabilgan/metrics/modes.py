@@ -171,8 +171,10 @@ class MixtureModesMeter:
         x = x.detach().to(self.centres.device, torch.promote_types(x.dtype, torch.float32))
         if self.non_finite == "raise" and not x.isfinite().all():
             rows = (~x.isfinite().all(1)).nonzero().flatten().tolist()
-            raise ValueError(f"x has nan or infinity in {len(rows)} of {len(x)} rows, the first at {rows[:5]}; "
-                             "leave them out, or count them as no mode with non_finite='count'")
+            raise ValueError(
+                f"x has nan or infinity in {len(rows)} of {len(x)} rows, the first at {rows[:5]}; "
+                "leave them out, or count them as no mode with non_finite='count'"
+            )
         for block in torch.split(x, max(1, 2**22 // (k * d))):
             offset = block[:, None] - self.centres.to(x.dtype)
             if self.rule == "distance":
@@ -212,12 +214,16 @@ class LabelModesMeter:
     def update(self, labels: Tensor) -> "LabelModesMeter":
         """Add a batch of labels, (N,)."""
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
-            raise ValueError(f"labels is {labels.dtype} of shape {tuple(labels.shape)}; expected (N,) whole numbers; "
-                             "take argmax of logits, and joint_labels of several columns")
+            raise ValueError(
+                f"labels is {labels.dtype} of shape {tuple(labels.shape)}; expected (N,) whole numbers; "
+                "take argmax of logits, and joint_labels of several columns"
+            )
         wrong = labels[(labels < -1) | (labels >= self.k)]
         if len(wrong):
-            raise ValueError(f"labels has {len(wrong)} outside 0..{self.k - 1}, such as {int(wrong[0])}; "
-                             "expected 0..k-1, or -1 for no mode")
+            raise ValueError(
+                f"labels has {len(wrong)} outside 0..{self.k - 1}, such as {int(wrong[0])}; "
+                "expected 0..k-1, or -1 for no mode"
+            )
         bins = torch.where(labels < 0, self.k, labels).long()
         self.counts = self.counts.to(labels.device).scatter_add(0, bins, torch.ones_like(bins))
         return self

@@ -22,8 +22,9 @@ def nearest(x: Tensor, k: int, y: Tensor | None = None, *, size: int = TILE) -> 
     """
     among = len(x) - 1 if y is None else len(y)
     if not 1 <= k <= among:
-        raise ValueError(f"k is {k}, but each sample has {among} others; expected 1 <= k <= {among}; "
-                         "lower k or draw more samples")
+        raise ValueError(
+            f"k is {k}, but each sample has {among} others; expected 1 <= k <= {among}; lower k or draw more samples"
+        )
     other = x if y is None else y
     keep = min(k + _SPARE, among)
     search = _Search(len(x), keep, x)

@@ -54,8 +54,10 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = 5, tile: int = TILE) -> PRDC:
     """
     real, fake = pair(real, fake)
     if not 1 <= k < min(len(real), len(fake)):
-        raise ValueError(f"k is {k} with {len(real)} real and {len(fake)} fake samples; "
-                         "expected 1 <= k < the fewer of them; lower k or draw more samples")
+        raise ValueError(
+            f"k is {k} with {len(real)} real and {len(fake)} fake samples; "
+            "expected 1 <= k < the fewer of them; lower k or draw more samples"
+        )
     own, rows = nearest(real, k, size=tile)
     hits = Hits(real, fake, own[:, -1], nearest(fake, k, size=tile)[0][:, -1])
     for part in tiles(real, fake, size=tile):

@@ -28,7 +28,7 @@ def detrended_rms(series: Series, last: float = 0.2) -> float:
     if not 0 < last <= 1:
         raise ValueError(f"last is {last}; expected the share of the series to look at, above 0 and at most 1")
     values = _array(series)
-    values = values[len(values) - math.ceil(round(last * len(values), 9)):]
+    values = values[len(values) - math.ceil(round(last * len(values), 9)) :]
     if len(values) < 3 or not np.isfinite(values).all():
         return math.nan
     return float(np.sqrt(np.mean(_detrend(values) ** 2)))
@@ -125,7 +125,7 @@ def held_share(values: Series, target: float, *, below: bool = False) -> float:
     0.6666666666666666
     """
     hits = _hits(values, target, below)
-    return float(hits[np.argmax(hits):].mean()) if hits.any() else 0.0
+    return float(hits[np.argmax(hits) :].mean()) if hits.any() else 0.0
 
 
 def time_to_target(steps: Series, values: Series, target: float, *, below: bool = False) -> float:

@@ -1,1 +1,86 @@
-"""See the package docstring in README."""
+"""Workloads: data, networks, optimizers, and how samples are judged. Each is a function that returns a `Workload`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from stabilgan import spec
+from stabilgan.workloads.base import Workload, against
+from stabilgan.workloads.digits import fashion_mnist, mnist
+from stabilgan.workloads.mixtures import grid, ring
+
+__all__ = ["WORKLOADS", "Workload", "against", "fashion_mnist", "grid", "make", "mnist", "ring"]
+
+WORKLOADS: Mapping[str, Callable[..., Workload]] = {
+    "ring": ring,
+    "grid": grid,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+}
+"""Every workload of the library by its name."""
+
+
+def make(text: str, *, data_dir: Path | None = None) -> Workload:
+    """The workload that a text names, fresh: `ring:modes=16`, `package.module:function`, `file.py:function:option=1`.
+
+    A user's function returns a `Workload`. It takes whatever options it likes, and `data_dir` if it wants the folder.
+
+    Raises:
+        SpecError: no such workload or option, or a function that returns something else.
+        FileNotFoundError: its data are missing.
+    """
+    name, options = spec.split(text)
+    function = _function_of(name)
+    given = {"data_dir": data_dir} if "data_dir" in inspect.signature(function).parameters else {}
+    try:
+        made: Any = spec.build(function, options, name, **given)
+    except TypeError as error:
+        raise spec.SpecError(f"workload {name!r}: {error}") from error
+    if not isinstance(made, Workload):
+        raise spec.SpecError(
+            f"workload {name!r} returned a {type(made).__name__}; expected a stabilgan.Workload(g=..., d=..., "
+            "opt_g=..., opt_d=..., data=..., latent=..., judge=... or reference=...)"
+        )
+    return made
+
+
+def _function_of(name: str) -> Callable[..., Any]:
+    if name in WORKLOADS:
+        return WORKLOADS[name]
+    plugins = {e.name: e for e in entry_points(group="stabilgan.workloads")}
+    if name in plugins:
+        found = plugins[name].load()
+    elif ".py" in name:
+        found = _from_file(name)
+    elif "." in name:
+        found = spec.load_path(name, "workload")
+    else:
+        raise spec.SpecError(spec.unknown("workload", name, [*WORKLOADS, *plugins]))
+    if not callable(found):
+        raise spec.SpecError(
+            f"workload {name!r} is a {type(found).__name__}; expected a function that returns a Workload"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _from_file(name: str) -> Any:
+    file, _, function = name.partition(".py:")
+    path = Path(f"{file.removesuffix('.py')}.py")
+    if not path.is_file():
+        raise spec.SpecError(f"workload {name!r}: there is no file {path}")
+    if not function:
+        raise spec.SpecError(f"workload {name!r}: name the function in the file, {path}:function")
+    loading = importlib.util.spec_from_file_location(f"stabilgan_user_{path.stem}", path)
+    assert loading is not None
+    assert loading.loader is not None
+    module = importlib.util.module_from_spec(loading)
+    loading.loader.exec_module(module)
+    if not hasattr(module, function):
+        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise spec.SpecError(f"workload {name!r}: {spec.unknown(f'function in {path}', function, names)}")
+    return getattr(module, function)

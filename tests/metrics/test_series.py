@@ -99,8 +99,13 @@ def test_time_to_target_is_the_first_step_there_or_infinite():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_has_a_stated_answer(bad):
     broken = [1.0, 2.0, 1.0, bad, 1.0, 2.0]
-    for reading in (series.dominant_period, series.dominant_share, series.spectral_entropy, series.sign_change_rate,
-                    series.forgetting):
+    for reading in (
+        series.dominant_period,
+        series.dominant_share,
+        series.spectral_entropy,
+        series.sign_change_rate,
+        series.forgetting,
+    ):
         assert math.isnan(reading(broken)), reading
     assert math.isnan(series.detrended_rms(broken, last=1.0))
     assert series.detrended_rms([math.nan] * 80 + [1, -1, -1, 1] * 5) == pytest.approx(1.0)  # before the last part
