@@ -1,1 +1,1 @@
-"""See the package docstring in README."""
+"""The bench: cases are planned, run into records, compared with the arm without tricks, and reported."""

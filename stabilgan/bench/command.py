@@ -1,0 +1,145 @@
+"""What `stabilgan bench` and `stabilgan report` do, from checked input to table and exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from stabilgan import spec, tricks, workloads
+from stabilgan.bench import display, local, plan
+from stabilgan.bench import report as reports
+from stabilgan.data import feed
+
+
+def bench(
+    *,
+    tricks: str,
+    workload: str,
+    seeds: str,
+    steps: int | None,
+    seconds: float | None,
+    evaluations: int,
+    out: Path,
+    jobs: int | None,
+    threads: int,
+    device: str,
+    amp: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> int:
+    """Runs what has no record yet, then reports all that the folder holds of these cases.
+
+    Returns:
+        The exit code: 0, or 1 where a case failed.
+
+    Raises:
+        ValueError, FileNotFoundError: input that can't be meant; the message is one line.
+        KeyboardInterrupt: was asked to stop; what was done is kept, and the same command goes on with it.
+    """
+    if steps is not None and seconds is not None:
+        raise spec.SpecError("--steps and --seconds are two budgets; give one")
+    console = Console(stderr=True)
+    where = checked_device(device)
+    names = [w.strip() for w in workload.split(",") if w.strip()]
+    if not names:
+        raise spec.SpecError("--workload names nothing; expected for example ring or mnist")
+    arms = arms_of(tricks)
+    which = plan.seeds(seeds)
+    with console.status("preparing the workloads (a judge that must be trained is trained once)"):
+        for name in names:
+            check_workload(name, data_dir, steps)
+    cases = plan.cases(
+        names,
+        arms,
+        which,
+        steps=steps,
+        seconds=seconds,
+        evaluations=evaluations,
+        device=where.type,
+        threads=threads,
+        amp=amp,
+    )
+    folder = plan.Folder(out)
+    folder.open()
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            already = sum(folder.record(case).exists() for case in cases)
+            if already:
+                console.print(f"{already} of {len(cases)} cases are in {out} already", highlight=False)
+            with display.shown(console, len(cases), already) as tell:
+                local.run_all(
+                    cases,
+                    folder,
+                    jobs=jobs or local.jobs_for(where.type),
+                    device=str(where),
+                    data_dir=data_dir,
+                    tell=tell,
+                )
+    except Timeout:
+        raise spec.SpecError(f"another bench is running in {out}; wait for it, or give another --out") from None
+    except KeyboardInterrupt:
+        console.print(f"stopped; finished cases are in {out}, and the same command goes on where this one stopped")
+        return 130
+    report(out, as_json)
+    failed = [c for c in cases if json.loads(folder.record(c).read_text())["status"] == "failed"]
+    if failed:
+        console.print(
+            f"{len(failed)} of {len(cases)} cases failed; their records in {out / 'records'} hold the tracebacks. "
+            "Delete a record to run its case again.",
+            highlight=False,
+        )
+    return 1 if failed else 0
+
+
+def report(folder: Path, as_json: bool = False) -> None:
+    """Writes summary and pictures of a folder of records, and prints the table, or the summary as JSON."""
+    summary = reports.write(folder)
+    if as_json:
+        print((folder / "summary.json").read_text(), end="")
+    else:
+        Console().print(reports.table(summary))
+        Console(stderr=True).print(f"summary.json, summary.csv and pictures are in {folder}", highlight=False)
+
+
+def arms_of(text: str) -> list[str]:
+    """The arms that `--tricks` names; see `stabilgan.tricks.parse_arms`."""
+    arms = tricks.parse_arms(text)
+    if len(arms) < 2:
+        raise spec.SpecError(f"--tricks {text!r} names no trick to compare; expected for example replay,minibatch")
+    return arms
+
+
+def checked_device(text: str) -> torch.device:
+    """The device that `--device` names.
+
+    Raises:
+        SpecError: it is not a device, or not there.
+    """
+    if text == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    kind, _, index = text.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise spec.SpecError(f"--device {text!r}; expected auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        there = f"the CUDA devices here are 0 to {count - 1}" if count else "there is no CUDA device here; use --device cpu"
+        raise spec.SpecError(f"--device {text}: {there}")
+    return torch.device("cuda", int(index or 0))
+
+
+def check_workload(name: str, data_dir: Path | None, steps: int | None) -> None:
+    """Makes a workload once, in this process, so that what is wrong with it is said before anything runs."""
+    made = workloads.make(name, data_dir=data_dir)
+    try:
+        batch: Any = feed(made.data, made.batch_size, 0).next()[0]
+    except (TypeError, ValueError) as error:
+        raise spec.SpecError(f"workload {name!r}: {error}") from error
+    if not isinstance(batch, torch.Tensor):
+        raise spec.SpecError(f"workload {name!r}: its data give a {type(batch).__name__}; expected tensors")

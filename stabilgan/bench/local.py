@@ -1,0 +1,131 @@
+"""Cases in parallel processes on this machine, one process for each, so that no case sees what another left behind."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from stabilgan.bench.plan import Case, Folder
+
+GRACE_SECONDS = 30.0
+
+
+@dataclass
+class Progress:
+    """What the display is told: a case has begun, has been judged, or has ended (with its record)."""
+
+    case: Case
+    event: str
+    done: int = 0
+    total: int = 0
+    readings: Mapping[str, float | None] | None = None
+    record: Mapping[str, Any] | None = None
+
+
+def jobs_for(device: str) -> int:
+    """Cases at a time: one for each core, or four on a GPU, whose small networks leave it mostly idle."""
+    return 4 if device.startswith("cuda") else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    cases: Iterable[Case],
+    folder: Folder,
+    *,
+    jobs: int,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Runs the cases that have no record yet; each becomes a record, whatever happens to its process.
+
+    On KeyboardInterrupt the running cases keep what they have done and stop; the exception goes on. A second one
+    ends them at once.
+    """
+    # A fork server has imported torch once, before any thread or GPU was started, and forks a clean process for each case.
+    method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+    context = mp.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["stabilgan.bench.run"])
+    waiting = [case for case in cases if not folder.record(case).exists()]
+    running: dict[Connection, tuple[Case, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                case = waiting.pop(0)
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(case, folder, device, data_dir, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = (case, process)
+                tell(Progress(case, "begun"))
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                case, process = running[connection]
+                try:
+                    tell(connection.recv())
+                except (EOFError, ConnectionResetError):
+                    process.join()
+                    del running[connection]
+                    connection.close()
+                    tell(Progress(case, "ended", record=_outcome(case, folder, process.exitcode, device)))
+    except BaseException:
+        _wind_down(running)
+        raise
+
+
+def _outcome(case: Case, folder: Folder, exitcode: int | None, device: str) -> Mapping[str, Any]:
+    import json
+
+    import torch
+
+    from stabilgan.bench.run import died
+
+    path = folder.record(case)
+    if path.exists():
+        found: Mapping[str, Any] = json.loads(path.read_text())
+        return found
+    how = f"signal {signal.Signals(-exitcode).name}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
+    hint = "; out of memory? try fewer --jobs" if exitcode == -signal.SIGKILL else ""
+    return died(case, folder, f"its process ended with {how}{hint}", torch.device(device))
+
+
+def _wind_down(running: Mapping[Connection, tuple[Case, Any]]) -> None:
+    """Asks the running cases to keep what they have and stop."""
+    try:
+        for connection in running:
+            try:
+                connection.send("stop")
+            except OSError:
+                continue
+        for _, process in running.values():
+            process.join(GRACE_SECONDS)
+    finally:
+        for _, process in running.values():
+            process.kill()
+
+
+def _work(case: Case, folder: Folder, device: str, data_dir: Path | None, parent: Connection) -> None:
+    """In the case's own process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
+    above = mp.parent_process()
+    assert above is not None
+    threading.Thread(target=lambda: (above.join(), os._exit(1)), daemon=True).start()  # not to outlive the bench
+
+    import torch
+
+    from stabilgan.bench.run import Stopped, run
+
+    def tell(done: int, total: int, readings: Mapping[str, float | None]) -> None:
+        parent.send(Progress(case, "judged", done, total, readings))
+
+    try:
+        run(case, folder, device=torch.device(device), data_dir=data_dir, tell=tell, stop=parent.poll)
+    except Stopped:
+        return

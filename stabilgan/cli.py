@@ -1,0 +1,91 @@
+"""The command line: parses, calls one function, prints. What is slow to import is imported where it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from stabilgan._version import __version__
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def plainly(function: Callable[P, R]) -> Callable[P, R]:
+    """What a user can mend is one line and exit code 2; Ctrl-C is exit code 130."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, FileNotFoundError, PermissionError) as error:
+            click.echo(f"stabilgan: {error}", err=True)
+            sys.exit(2)
+
+    return called
+
+
+class Suggesting(click.Group):
+    """A group that suggests the nearest command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            from stabilgan import spec
+
+            raise click.UsageError(spec.unknown("command", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="stabilgan")
+def main() -> None:
+    """Makes GAN training stable and shows when it isn't."""
+
+
+@main.command()
+@click.option("--tricks", default="replay,minibatch", show_default=True, help="Arms, such as replay,minibatch or relativistic+r1:weight=10. `stabilgan list` has the names.")
+@click.option("--workload", "workload", default="ring", show_default=True, help="What to train: names with options, comma-separated (ring:modes=16,mnist), or your own file.py:function.")
+@click.option("--seeds", default="5", show_default=True, help="How many, or which: 5, 3-7, 0,2,9.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of G in each case.  [default: the workload's]")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Seconds of training in each case, in place of steps.")
+@click.option("--evaluations", type=click.IntRange(min=1), default=20, show_default=True, help="How often samples are judged.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for records, summary and pictures. Finished cases in it are not run again.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: one per core; four on a GPU]")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each case on a CPU.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--amp", is_flag=True, help="Train under bfloat16 autocast.")
+@click.option("--data-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), envvar="STABILGAN_DATA", help="Where data sets lie, in torchvision's layout.  [env: STABILGAN_DATA]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else, to standard output.")
+@plainly
+def bench(**options: Any) -> None:
+    """Compares tricks on a workload, over seeds, with intervals and cost."""
+    from stabilgan.bench import command
+
+    sys.exit(command.bench(**options))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@plainly
+def report(folder: Path, as_json: bool) -> None:
+    """Makes table, summary and pictures again from a folder of records."""
+    from stabilgan.bench import command
+
+    command.report(folder, as_json)
+
+
+@main.command("list")
+@click.argument("kind", required=False, type=click.Choice(["tricks", "detectors", "workloads", "losses"]))
+@click.option("--json", "as_json", is_flag=True, help="For programs: names, options, sources.")
+@plainly
+def list_(kind: str | None, as_json: bool) -> None:
+    """Shows tricks, detectors, workloads and losses, with their options and sources."""
+    from stabilgan import catalogue
+
+    catalogue.show(kind, as_json)
