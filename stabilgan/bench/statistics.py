@@ -82,7 +82,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | No
 
 
 def _alike(values: Sequence[float]) -> bool:
-    """No spread but that of rounding: 7.1 - 0.1 and 7.3 - 0.3 are one difference."""
+    """No spread but that of rounding: 1.1 - 0.1 and 2.2 - 1.2 are one difference."""
     return max(values) - min(values) <= 1e-9 * max(map(abs, values))
 
 
