@@ -6,7 +6,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +113,7 @@ def _load(folder: Path, record: Record) -> Mapping[str, Array] | None:
     """The samples of a run, or None where there are none that can be read."""
     path = folder / f"{Path(record['hash']).name}.npz"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load alone leaks a broken file
             found = {key: file[key] for key in ("step", "samples", "real")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
@@ -191,6 +191,10 @@ def curves(bench: Bench, runs: Runs, folder: Path) -> Figure | str:
     if bench.primary:
         panels.append(("readings", bench.primary, bench.primary.replace("_", " ")))
     drawn = {(where, key): {arm: _gather(runs[arm].values(), where, key) for arm in runs} for where, key, _ in panels}
+    if bench.primary:
+        for arm, (x, y) in drawn["readings", bench.primary].items():
+            after = _after_divergence(bench.primary, runs[arm].values())
+            drawn["readings", bench.primary][arm] = np.append(x, after[0]), np.append(y, after[1])
     if not any(len(x) for by_arm in drawn.values() for x, _ in by_arm.values()):
         return "no run has a curve"
     figure = Figure(figsize=(9, 1.0 + 2.35 * len(panels) + 0.28 * math.ceil(len(runs) / 3)), layout="constrained")
@@ -242,6 +246,19 @@ def _gather(records: Iterable[Record], where: str, key: str) -> tuple[Array, Arr
         for record in records
         for step, value in zip(record[where].get("step", ()), record[where].get(key, ()), strict=False)
         if value is not None
+    ]
+    x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
+    return x, y
+
+
+def _after_divergence(key: str, records: Collection[Record]) -> tuple[Array, Array]:
+    """A diverged run goes on at its final reading: the median of those that are left would rise by its leaving."""
+    steps = {step for record in records for step in record["readings"].get("step", ())}
+    pairs = [
+        (step, record["final"][key])
+        for record in records
+        if record["status"] == "diverged" and record["final"].get(key) is not None
+        for step in steps - set(record["readings"].get("step", ()))
     ]
     x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
     return x, y

@@ -133,7 +133,7 @@ RULE = (
     "The verdict rests on the primary reading and on success, compared with the plain arm within each seed (paired "
     "t-test, p at least 2/4ⁿ for n pairs) and corrected for all arms and both questions (Holm, 5 %); where the two "
     "disagree success decides. Every other reading is corrected for the number of arms alone. Intervals are 95 %, each "
-    "by itself: Student's for means and differences, Wilson's for rates."
+    "by itself: Student's for means and differences (it knows no bounds of a reading), Wilson's for rates."
 )
 
 
@@ -213,6 +213,9 @@ def _record(path: Path) -> Record:
         for key, value in record[name].items():
             if key != "passes" and not isinstance(value, _NUMBER):
                 raise ValueError(f"{path}: {name}.{key} is {value!r}; expected a number: delete it and run again")
+    for alarm in record["alarms"]:
+        if not isinstance(alarm, dict) or not isinstance(alarm.get("step"), int) or not alarm.get("detector"):
+            raise ValueError(f"{path}: an alarm without its detector and step; delete it and run the bench again")
     return record
 
 
@@ -378,7 +381,7 @@ def _decide(bench: Bench) -> tuple[Bench, int]:
         places = [(a, k) for a in arms for k in family if (r := found[a].get(k)) and r.comparison is not None]
         compared = [c for a, k in places if (c := found[a][k].comparison) is not None]
         if family is deciding:
-            questions = sum(c.pairs > 0 for c in compared)
+            questions = sum(c.pairs >= statistics.FEWEST_PAIRS for c in compared)
         for (a, k), c in zip(places, statistics.corrected(compared), strict=True):
             found[a][k] = replace(found[a][k], comparison=c, direction=c.direction)
     plain = arms.get(PLAIN)
@@ -552,15 +555,15 @@ class _Column:
 def table(summary: Summary) -> RenderableType:
     """What the terminal shows: for each workload what came of the arms, and how they ran and what they cost.
 
-    Where the terminal is too narrow whole columns go (recall and coverage first, then the chance of improvement, high
-    quality, KL; passes first, then memory, dominant share, forgetting, slowdown), and a line says which.
+    Where the terminal is too narrow whole columns go, and a line says which: recall, coverage, chance of improvement,
+    high quality, KL; passes, memory, dominant share, forgetting, slowdown, RMS of the losses.
     """
     parts: list[RenderableType] = []
     for bench in summary.benches:
         parts.append(Text(bench.title, style="bold"))
         parts.append(Text(_resting_on(bench), style="dim"))
-        parts.append(_Fitting(_outcome_columns(bench)))
-        parts.append(_Fitting(_cost_columns(bench)))
+        parts.append(_Fitting([_names(bench), *_outcomes(bench, "\n")]))
+        parts.append(_Fitting([_names(bench), *_running(bench, "\n")]))
         parts.extend(_Line(f"- {note}") for note in bench.notes)
         parts.append(Text(""))
     parts.extend(_Line(f"- {note}") for note in summary.notes)
@@ -571,75 +574,66 @@ def table(summary: Summary) -> RenderableType:
 
 def _resting_on(bench: Bench) -> str:
     primary = bench.primary or "success"
-    way = {"higher": "higher is better", "lower": "lower is better"}.get(bench.better.get(primary, ""), "")
-    target = f", reached at {bench.target:g}" if bench.target is not None else ""
-    facts = "".join(
-        f"; {k.replace('_', ' ')} {_number(v) if isinstance(v, float) else v}" for k, v in bench.facts.items()
+    hints = [f"{bench.better[primary]} is better"] if primary in bench.better else []
+    hints += [f"reached at {bench.target:g}"] if bench.target is not None else []
+    line = f"verdict by {_spoken(primary)}" + (f" ({', '.join(hints)})" if hints else "")
+    line += " and success" if primary != "success" else ""
+    facts = (
+        f"; {k.replace('_', ' ')} {v:.4g}" if isinstance(v, float) else f"; {k} {v}" for k, v in bench.facts.items()
     )
-    beside = " and success" if primary != "success" else ""
-    return f"verdict by {_spoken(primary)} ({way}{target}){beside}{facts}"
+    return line + "".join(facts)
 
 
 def _spoken(name: str) -> str:
     return _HEADERS.get(name, name.replace("_", " "))
 
 
-def _outcome_columns(bench: Bench) -> list[_Column]:
-    columns = [_Column("arm", [_broken(a.name) for a in bench.arms], justify="left")]
-    columns.append(_Column("success", [_success(a, "\n") for a in bench.arms]))
-    if bench.primary:
-        primary = bench.primary
-        columns.append(_Column(_spoken(primary), [_mean_cell(a.readings.get(primary), "\n") for a in bench.arms]))
-        columns.append(_Column("minus plain", [_difference(a.readings.get(primary), "\n") for a in bench.arms]))
-        columns.append(_Column("better in", [_improvement(a.readings.get(primary)) for a in bench.arms], keep=20))
-    rest = [k for k in bench.arms[0].readings if k not in (bench.primary, *OSCILLATION, *RATES)]
+def _outcomes(bench: Bench, gap: str) -> list[_Column]:
+    """What came of the arms. `gap` parts the lines of a cell."""
+    arms, primary = bench.arms, bench.primary
+    columns = [_Column("success", [_success(a, gap) for a in arms])]
+    if primary:
+        columns.append(_Column(_spoken(primary), [_mean_cell(a.readings.get(primary), gap) for a in arms]))
+        columns.append(_Column("minus plain", [_difference(a.readings.get(primary), gap) for a in arms]))
+        columns.append(_Column("better in", [_improvement(a.readings.get(primary)) for a in arms], keep=20))
+    rest = [k for k in arms[0].readings if k not in (primary, *OSCILLATION, *RATES)]
     for rank, name in enumerate(rest):
         keep = 30 - rank if name in ("kl", "high_quality") else 10 - rank
-        columns.append(_Column(_spoken(name), [_short(a.readings.get(name)) for a in bench.arms], keep=keep))
-    columns.append(_Column("verdict", [_verdict(a, "\n") for a in bench.arms], justify="left"))
-    return columns
+        columns.append(_Column(_spoken(name), [_short(a.readings.get(name)) for a in arms], keep=keep))
+    return [*columns, _Column("verdict", [_verdict(a, gap) for a in arms], justify="left")]
 
 
-def _cost_columns(bench: Bench) -> list[_Column]:
-    columns = [_Column("arm", [_broken(a.name) for a in bench.arms], justify="left")]
+def _running(bench: Bench, gap: str) -> list[_Column]:
+    """How the arms ran and what they cost."""
+    arms, columns = bench.arms, list[_Column]()
     keep = {"dominant_share": 3, "forgetting": 4, "g_loss_rms": 6, "d_loss_rms": 7}
     for name in OSCILLATION:
-        if any(name in a.readings for a in bench.arms):
-            cells = [_short(a.readings.get(name)) for a in bench.arms]
-            columns.append(_Column(_spoken(name), cells, keep=keep.get(name)))
-    columns.append(_Column("alarms", [_alarm_text(a, "\n") for a in bench.arms], justify="left"))
-    columns.append(_Column("ms/ step", [_number(a.cost["step_ms"].median) for a in bench.arms]))
-    columns.append(_Column("× plain", [_number(a.slowdown) for a in bench.arms], keep=5))
-    columns.append(_Column("peak MB", [_number(a.cost["peak_mb"].median) for a in bench.arms], keep=2))
-    columns.append(_Column("passes G, D", [_passes(a) for a in bench.arms], keep=1))
-    return columns
+        if any(name in a.readings for a in arms):
+            columns.append(_Column(_spoken(name), [_short(a.readings.get(name)) for a in arms], keep=keep.get(name)))
+    return [
+        *columns,
+        _Column("alarms", [_alarm_text(a, gap) for a in arms], justify="left"),
+        _Column("ms/ step", [_number(a.cost["step_ms"].median) for a in arms]),
+        _Column("× plain", [_number(a.slowdown) for a in arms], keep=5),
+        _Column("peak MB", [_number(a.cost["peak_mb"].median) for a in arms], keep=2),
+        _Column("passes G,D", [_passes(a) for a in arms], keep=1),
+    ]
 
 
 def markdown(summary: Summary) -> str:
-    """The same numbers as a GitHub table for each workload, for a README."""
-    return "\n".join(_markdown(bench) for bench in summary.benches)
-
-
-def _markdown(bench: Bench) -> str:
-    primary = bench.primary
-    cells: dict[str, Callable[[Arm], str]] = {"arm": lambda a: f"`{a.name}`", "success": lambda a: _success(a, " ")}
-    if primary:
-        cells[_spoken(primary)] = lambda a: _mean_cell(a.readings.get(primary), " ")
-        cells["minus plain"] = lambda a: _difference(a.readings.get(primary), " ")
-    for name in bench.arms[0].readings:
-        if name not in (primary, *RATES):
-            cells[_spoken(name)] = lambda a, name=name: _short(a.readings.get(name))  # type: ignore[misc]
-    cells["alarms"] = lambda a: _alarm_text(a, "; ")
-    cells["ms per step"] = _time
-    cells["peak MB"] = lambda a: _number(a.cost["peak_mb"].median)
-    cells["verdict"] = lambda a: f"**{a.verdict}**" if a.verdict else "(plain)"
-    lines = [
-        [*cells],
-        ["---", *["---:"] * (len(cells) - 1)],
-        *([cell(arm).replace("|", r"\|") for cell in cells.values()] for arm in bench.arms),
-    ]
-    text = [f"{bench.title}; {_resting_on(bench)}.", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
-    return "\n".join([*text, *(f"- {note}" for note in [*bench.notes, _LEGEND]), ""])
+    """The same tables as GitHub markdown, two for each workload, for a README."""
+    lines = []
+    for bench in summary.benches:
+        lines += [f"**{bench.title}**; {_resting_on(bench)}.", ""]
+        for columns in (_outcomes(bench, "<br>"), _running(bench, "<br>")):
+            names = _Column("arm", [f"`{arm.name}`" for arm in bench.arms], justify="left")
+            all_columns = [names, *columns]
+            rows = [[c.header.replace("/ ", "/") for c in all_columns]]
+            rows.append(["---:" if c.justify == "right" else "---" for c in all_columns])
+            rows += [list(cells) for cells in zip(*(c.cells for c in all_columns), strict=True)]
+            lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows] + [""]
+        lines += [f"- {note}" for note in bench.notes]
+    return "\n".join([*lines, f"{_LEGEND} {summary.rule}", ""])
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------
@@ -665,9 +659,10 @@ def _span(interval: Interval, form: Callable[[float], str] = _number) -> str:
     return f"[{form(interval[0])}, {form(interval[1])}]"
 
 
-def _broken(name: str) -> str:
-    """A long arm's name, broken before the + that joins its tricks."""
-    return name.replace("+", "\n+") if len(name) > 18 else name
+def _names(bench: Bench) -> _Column:
+    """The arms' names, long ones broken before the + that joins their tricks."""
+    names = [a.name.replace("+", "\n+") if len(a.name) > 18 else a.name for a in bench.arms]
+    return _Column("arm", names, justify="left")
 
 
 def _success(arm: Arm, gap: str) -> str:
@@ -714,10 +709,6 @@ def _verdict(arm: Arm, gap: str) -> str:
 
 def _alarm_text(arm: Arm, gap: str) -> str:
     return gap.join(f"{a.detector} {a.runs}/{arm.runs} at {a.first_step:.0f}" for a in arm.alarms) or "–"
-
-
-def _time(arm: Arm) -> str:
-    return _number(arm.cost["step_ms"].median) + (f" (× {_number(arm.slowdown)})" if arm.slowdown else "")
 
 
 def _passes(arm: Arm) -> str:
@@ -769,12 +760,13 @@ class _Fitting:
         return Measurement.get(console, options.update(max_width=10_000), made).maximum
 
     @staticmethod
-    def _table(columns: Sequence[_Column], plain_letters: bool) -> Table:
+    def _table(columns: Sequence[_Column], ascii_only: bool) -> Table:
+        def spoken(text: str) -> str:
+            return text.translate(_ASCII) if ascii_only else text
+
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for column in columns:
-            made.add_column(Text(column.header.replace(" ", "\n")), justify=column.justify, vertical="top")
+            made.add_column(Text(spoken(column.header).replace(" ", "\n")), justify=column.justify, vertical="top")
         for cells in zip(*(c.cells for c in columns), strict=True):
-            if plain_letters:
-                cells = tuple(cell.translate(_ASCII) for cell in cells)
-            made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+            made.add_row(*(Text(spoken(cell), style=_STYLES.get(cell, "")) for cell in cells))
         return made

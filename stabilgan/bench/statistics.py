@@ -243,12 +243,12 @@ def verdict(primary: Comparison | None, success: Comparison | None, questions: i
         questions: how many comparisons were corrected together; sets how many pairs could decide anything.
     """
     asked = [c for c in (success, primary) if c is not None]
-    pairs = max((c.pairs for c in asked), default=0)
-    if pairs < FEWEST_PAIRS or least_p(pairs) * questions > ALPHA:
-        return TOO_FEW
     # Success comes first, so that it decides where the two disagree.
     direction = next((c.direction for c in asked if c.direction), 0)
-    return {1: HELPS, -1: HURTS, 0: NO_DIFFERENCE}[direction]
+    if direction:
+        return HELPS if direction > 0 else HURTS
+    pairs = max((c.pairs for c in asked), default=0)
+    return TOO_FEW if pairs < FEWEST_PAIRS or least_p(pairs) * questions > ALPHA else NO_DIFFERENCE
 
 
 def pairs_needed(questions: int) -> int:
