@@ -197,7 +197,7 @@ def curves(bench: Bench, runs: Runs, folder: Path) -> Figure | str:
             drawn["readings", bench.primary][arm] = np.append(x, after[0]), np.append(y, after[1])
     if not any(len(x) for by_arm in drawn.values() for x, _ in by_arm.values()):
         return "no run has a curve"
-    figure = Figure(figsize=(9, 1.0 + 2.35 * len(panels) + 0.28 * math.ceil(len(runs) / 3)), layout="constrained")
+    figure = Figure(figsize=(9, 1.0 + 2.35 * len(panels) + 0.28 * math.ceil(len(runs) / 2)), layout="constrained")
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (where, key, label) in zip(column, panels, strict=True):
         for i, (arm, (x, y)) in enumerate(drawn[where, key].items()):
@@ -227,9 +227,8 @@ def curves(bench: Bench, runs: Runs, folder: Path) -> Figure | str:
     handles: dict[str, Any] = {}
     for axes in column:
         handles.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)), frameon=False
-    )
+    across = max(1, min(3, 100 // (max(map(len, handles)) + 8)))  # about 100 letters fit beside the lines
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across, frameon=False)
     seeds = len(bench.seeds)
     figure.suptitle(
         f"{bench.workload}: median and quartiles over {seeds} seed{'s' * (seeds != 1)}"

@@ -405,6 +405,11 @@ def test_on_fewer_columns_whole_columns_go_and_are_named(width: int) -> None:
         assert word in text
 
 
+def test_the_chance_of_improvement_is_shown_in_percent() -> None:
+    text = shown(report.summarise(a_bench()), 120)
+    assert "   60 %   " in text  # replay's 2, 0, 2, 0, 2 beside 1, 2, 1, 2, 1
+
+
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     text = shown(report.summarise(a_bench()), 120, encoding="ascii")
     assert "0.012 (+)" in text
@@ -470,6 +475,7 @@ def test_every_picture_is_a_png_of_a_readable_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["samples", "curves", "success"])
 def test_no_label_is_clipped(kind: str, tmp_path: Path) -> None:
     records = a_bench() + [record("failing", s, status="failed") for s in range(5)]
+    records += [record(f"{LONG}+ema:decay=0.{i}", s) for i in range(4) for s in range(2)]
     for one in records:
         if one["case"]["seed"] == 0 and one["status"] == "ok":
             keep_samples(tmp_path, one, np.zeros((8, 30, 2), "f4"), np.ones((9, 2), "f4"), list(range(0, 1600, 200)))
@@ -574,6 +580,13 @@ def test_the_success_picture_shows_rate_and_interval(tmp_path: Path) -> None:
     low, high = stats.binomtest(2, 5).proportion_ci(method="wilson")
     assert tuple(axes.lines[6].get_xdata()) == pytest.approx((low, high))
     assert "5 of 5\nhelps" in [t.get_text() for t in axes.texts]
+
+
+def test_a_bench_that_failed_throughout_still_gets_its_report(tmp_path: Path) -> None:
+    summary = report.write(put(tmp_path, [record(a, s, status="failed") for a in ("none", "r1") for s in range(2)]))
+    assert len(summary.notes) == 3
+    assert not list(tmp_path.glob("*.png"))
+    assert "failed on seeds 0, 1 (out of memory)" in shown(summary, 120)
 
 
 def test_a_workload_without_success_has_no_success_picture(tmp_path: Path) -> None:
