@@ -19,13 +19,14 @@ careful side. What it gets wrong is a spread of zero: five differences of exactl
 draw from one distribution, whatever it is, a difference takes a given value c ≠ 0 with probability
 Σ p(x) p(x + c) <= ¼ (Motzkin & Straus 1965: no three outcomes lie c apart from each other), attained by a fair coin.
 So n differences are all c, or all -c, with probability 2/4ⁿ at most. That is the floor: 0.002 at five seeds. It
-assumes that the two runs of a seed are not *negatively* correlated.
+assumes that the two runs of a seed are not *negatively* correlated; were they always opposed, 2/2ⁿ would be due.
 
 **The verdict** asks two questions of each arm, the workload's primary reading and success, and corrects for all of
 them in a bench (Holm 1979). Where the two disagree success decides: a run that finds all modes and loses them
-has not succeeded. Where not even n equal differences would pass the correction the verdict is "too few seeds": three
-seeds decide nothing, four decide in a bench of up to three arms, five up to twelve. The null is that the trick changes
-nothing at all; a trick that only trades rare large failures for frequent small ones can be misjudged by few seeds.
+has not succeeded. Where nothing is found, and even n equal differences would not have passed the full correction, the
+verdict is "too few seeds": a lone arm needs four, four arms need five, and five do for up to twelve. The null is that
+the trick changes nothing at all; a trick that only trades rare large failures for frequent small ones can be misjudged
+by few seeds.
 
 **Measured** on 10,000 simulated benches each, arms and plain alike: how often *any* arm got helps or hurts, in %
 (the promise: 5 at most). Success is the better outcome; "normal" and "log-normal" have it beyond 1 and 2 deviations.
