@@ -24,14 +24,17 @@ def rhythm(series: Tensor, *, cycles: int = 4) -> Tensor:
         cycles: whole periods that the series has to hold; what is slower counts as drift.
 
     Returns:
-        (4,): the *share* of the power, of all but the mean and the slope, at that rhythm, in [0, 1]; its *excess*, the
-        power there in units of what noise with the same lag-1 correlation (an AR(1) process) would have there, which
-        under that noise is about exponential with mean 1; its *amplitude*, the rhythm's root mean square relative to
-        the series' own, in [0, 1]; its *period* in entries. NaN for a series that is exactly constant.
+        (4,), NaN for a series that is exactly constant:
+
+        - the *share* of the power, of all but the mean and the slope, that is at the rhythm, in [0, 1];
+        - its *excess*: the power at the strongest of its frequencies in units of what noise with the same lag-1
+          correlation (an AR(1) process) has there; under that noise about exponential with mean 1 at each frequency;
+        - its *amplitude*, the rhythm's root mean square relative to the series' own, in [0, 1];
+        - its *period* in entries.
 
     >>> t = torch.arange(256)
     >>> share, excess, amplitude, period = rhythm(3 + torch.sin(2 * torch.pi * t / 16)).tolist()
-    >>> round(share, 3), round(amplitude, 3), period  # amplitude: sqrt(1/2) of sqrt(9 + 1/2)
+    >>> round(share, 3), round(amplitude, 3), round(period, 3)  # amplitude: sqrt(1/2) of sqrt(9 + 1/2)
     (0.999, 0.229, 16.0)
     """
     n = len(series)
@@ -50,10 +53,14 @@ def rhythm(series: Tensor, *, cycles: int = 4) -> Tensor:
     frequency = torch.arange(1, len(power) + 1, dtype=series.dtype, device=series.device)
     phi = (series[1:] * series[:-1]).sum() / energy
     noise = 1 / (1 + phi.square() - 2 * phi * torch.cos(2 * math.pi * frequency / n))
-    excess = power / power.sum() / (noise / noise.sum())
-    excess = excess[cycles - 1 :].gather(0, peak[None])[0]
+    here = (
+        peak + cycles - 2 + torch.arange(3, device=series.device)
+    )  # indices into power; its first entry is frequency 1
+    here = here.clamp(max=len(power) - 1)
+    excess = (power / noise)[here].amax() * noise.sum() / power.sum()
+    at = (frequency * power)[here].sum() / power[here].sum()
     amplitude = (share * energy / n).sqrt() / size
-    return torch.stack([share + 0 * energy, excess, amplitude, n / (peak + cycles)])
+    return torch.stack([share + 0 * energy, excess, amplitude, n / at])
 
 
 class Oscillation(Detector):

@@ -77,7 +77,7 @@ class Saturation(Detector):
 
     name = "saturation"
     source = "Arjovsky & Bottou 2017, arXiv:1701.04862, Sec. 2"
-    statistics = ("wrong", "lowest", "highest")
+    statistics = ("wrong", "lowest", "highest", "wrong_as_probabilities")
     kept = ("_step", "_loss", "_probabilities")
 
     def __init__(self, threshold: float = 0.01, window: int = 50) -> None:
@@ -97,7 +97,8 @@ class Saturation(Detector):
             return
         wrong = wrongness(real, fake, loss=self._loss or "logistic", probabilities=self._probabilities)
         lowest, highest = torch.minimum(real.amin(), fake.amin()), torch.maximum(real.amax(), fake.amax())
-        self._ring.push(torch.stack([wrong, lowest.float(), highest.float()])[None])
+        suspected = wrongness(real, fake, probabilities=True)
+        self._ring.push(torch.stack([wrong, lowest.float(), highest.float(), suspected])[None])
 
     def _senseless(self) -> str | None:
         family = self._loss or "logistic"
@@ -121,17 +122,18 @@ class Saturation(Detector):
 
     def measure(self) -> Tensor:
         rows = self._ring.rows()
-        return torch.stack([rows[:, 0].mean(), rows[:, 1].amin(), rows[:, 2].amax()])
+        return torch.stack([rows[:, 0].mean(), rows[:, 1].amin(), rows[:, 2].amax(), rows[:, 3].mean()])
 
     def judge(self, values: Mapping[str, float], step: int) -> Reading:
         wrong, family = values["wrong"], self._loss or "logistic"
         if wrong != wrong:
             return self.unknown("D's scores are not finite", step, None, self.threshold)
         logits = family in ("logistic", "saturating") and not self._probabilities
-        if logits and values["lowest"] >= 0 and values["highest"] <= 1:
+        bounded = values["lowest"] >= 0 and values["highest"] <= 1
+        if logits and bounded and values["wrong_as_probabilities"] < self.threshold:
             return self.unknown(
-                "every score was in [0, 1], as if D applied a sigmoid inside its forward; if it does, write "
-                'Watch(scores="probabilities")',
+                "every score was near 0 or 1, as if D applied a sigmoid inside its forward and had won; if it does, "
+                'write Watch(scores="probabilities")',
                 step,
                 None,
                 self.threshold,
