@@ -21,7 +21,11 @@ def spread(x: Tensor) -> Tensor:
     >>> spread(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).item()
     5.0
     """
-    return distances(x, x).sum() / (len(x) * (len(x) - 1))
+    return _mean_of_pairs(distances(x, x))
+
+
+def _mean_of_pairs(among: Tensor) -> Tensor:
+    return among.sum() / (len(among) * (len(among) - 1))
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -57,11 +61,13 @@ def reach(real: Tensor, fake: Tensor, *, k: int = 5) -> Reach:
     [0.6, 1.0, 1.0]
     """
     centre = real.mean(0)  # tight clusters far from the origin would drown in float32
-    real, fake = real - centre, fake - centre
-    among = distances(real, real)
-    among.fill_diagonal_(float("inf"))
-    radius = among.kthvalue(k, 1).values if not among.is_cuda else among.topk(k, 1, largest=False).values[:, -1]
-    inside = distances(real, fake) <= radius[:, None]
+    return _reach(distances(real - centre, real - centre), distances(real - centre, fake - centre), k)
+
+
+def _reach(among: Tensor, across: Tensor, k: int) -> Reach:
+    among = among.fill_diagonal_(float("inf"))
+    radius = among.topk(k, 1, largest=False).values[:, -1]
+    inside = across <= radius[:, None]
     return Reach(
         inside.any(1).float().mean(),
         inside.any(0).float().mean(),
@@ -181,7 +187,10 @@ class Collapse(Detector):
     def measure(self) -> Tensor:
         real, fake = self._real.rows(), self._fake.rows()
         centre = real.mean(0)
-        return torch.stack([spread(real - centre), spread(fake - centre), *reach(real, fake, k=self.neighbours)])
+        real, fake = real - centre, fake - centre
+        among = distances(real, real)
+        spreads = _mean_of_pairs(among), spread(fake)
+        return torch.stack([*spreads, *_reach(among, distances(real, fake), self.neighbours)])
 
     def judge(self, values: Mapping[str, float], step: int) -> Reading:
         if values["spread_real"] == 0:

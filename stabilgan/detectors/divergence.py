@@ -103,9 +103,10 @@ class Divergence(Detector):
         if not seen:
             return
         self._watched = [s for s in SOURCES if s in seen or s in self._watched]
+        # A sum is finite only where every number in it is, and is one pass; one that overflows has diverged, too.
         nothing = next(iter(seen.values())).new_zeros((), dtype=torch.float32)
-        bad = [1 - seen[s].detach().isfinite().all().float() if s in seen else nothing for s in SOURCES]
-        self._bad.push(torch.stack(bad)[None])
+        sums = [seen[s].detach().sum(dtype=torch.float32) if s in seen else nothing for s in SOURCES]
+        self._bad.push(1 - torch.stack(sums).isfinite().float()[None])
         for player in ("d", "g"):
             if (norm := seen.get(f"{player}_grad")) is not None:
                 latest = self._latest[player]

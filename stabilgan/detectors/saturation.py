@@ -77,7 +77,7 @@ class Saturation(Detector):
 
     name = "saturation"
     source = "Arjovsky & Bottou 2017, arXiv:1701.04862, Sec. 2"
-    statistics = ("wrong", "lowest", "highest", "wrong_as_probabilities")
+    statistics = ("wrong", "lowest", "highest", "mean_real", "mean_fake")
     kept = ("_step", "_loss", "_probabilities")
 
     def __init__(self, threshold: float = 0.01, window: int = 50) -> None:
@@ -96,9 +96,9 @@ class Saturation(Detector):
         if real is None or fake is None or self._senseless():
             return
         wrong = wrongness(real, fake, loss=self._loss or "logistic", probabilities=self._probabilities)
-        lowest, highest = torch.minimum(real.amin(), fake.amin()), torch.maximum(real.amax(), fake.amax())
-        suspected = wrongness(real, fake, probabilities=True)
-        self._ring.push(torch.stack([wrong, lowest.float(), highest.float(), suspected])[None])
+        scores = torch.cat([real.flatten(), fake.flatten()]).float()
+        row = [wrong, *scores.aminmax(), real.float().mean(), fake.float().mean()]
+        self._ring.push(torch.stack(row)[None])
 
     def _senseless(self) -> str | None:
         family = self._loss or "logistic"
@@ -122,7 +122,7 @@ class Saturation(Detector):
 
     def measure(self) -> Tensor:
         rows = self._ring.rows()
-        return torch.stack([rows[:, 0].mean(), rows[:, 1].amin(), rows[:, 2].amax(), rows[:, 3].mean()])
+        return torch.stack([rows[:, 0].mean(), rows[:, 1].amin(), rows[:, 2].amax(), *rows[:, 3:].mean(0)])
 
     def judge(self, values: Mapping[str, float], step: int) -> Reading:
         wrong, family = values["wrong"], self._loss or "logistic"
@@ -130,7 +130,8 @@ class Saturation(Detector):
             return self.unknown("D's scores are not finite", step, None, self.threshold)
         logits = family in ("logistic", "saturating") and not self._probabilities
         bounded = values["lowest"] >= 0 and values["highest"] <= 1
-        if logits and bounded and values["wrong_as_probabilities"] < self.threshold:
+        as_probabilities = (1 - values["mean_real"] + values["mean_fake"]) / 2
+        if logits and bounded and as_probabilities < self.threshold:
             return self.unknown(
                 "every score was near 0 or 1, as if D applied a sigmoid inside its forward and had won; if it does, "
                 'write Watch(scores="probabilities")',

@@ -65,7 +65,7 @@ def test_healthy_norms_are_silent_over_200_seeds():
     states = Counter()
     for seed in range(200):  # heavy-tailed, and drifting tenfold up or down
         g = torch.Generator().manual_seed(seed)
-        norms = torch.randn(400, generator=g).exp() * torch.linspace(0, (-1) ** seed * math.log(10), 400).exp()
+        norms = torch.randn(200, generator=g).exp() * torch.linspace(0, (-1) ** seed * math.log(10), 200).exp()
         states[told(norms).state] += 1
     assert states == {"ok": 200}
 
