@@ -1,1 +1,24 @@
-"""See the package docstring in README."""
+"""Detectors: measures with a threshold, one file each, and the watch that feeds them inside a game."""
+
+from stabilgan.detectors.base import Alarm, Detector, Reading, View
+from stabilgan.detectors.collapse import Collapse
+from stabilgan.detectors.divergence import Divergence
+from stabilgan.detectors.oscillation import Oscillation
+from stabilgan.detectors.saturation import Saturation
+from stabilgan.detectors.watch import Watch
+
+__all__ = [
+    "DETECTORS",
+    "Alarm",
+    "Collapse",
+    "Detector",
+    "Divergence",
+    "Oscillation",
+    "Reading",
+    "Saturation",
+    "View",
+    "Watch",
+]
+
+DETECTORS: dict[str, type[Detector]] = {d.name: d for d in (Collapse, Saturation, Oscillation, Divergence)}
+"""Every detector by its name."""

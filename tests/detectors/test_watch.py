@@ -1,0 +1,367 @@
+import copy
+import io
+import logging
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stabilgan import losses
+from stabilgan.detectors import (
+    Alarm,
+    Collapse,
+    Detector,
+    Divergence,
+    Oscillation,
+    Reading,
+    Saturation,
+    Watch,
+)
+from stabilgan.game import Trick, attach
+
+
+def small(**options):
+    """All four, with windows that fill within a few steps."""
+    return Watch(
+        [Collapse(window=64), Saturation(window=5), Oscillation(window=32, cycles=2), Divergence()],
+        **{"every": 10, "family": "logistic"} | options,
+    )
+
+
+class Players:
+    """A ring GAN and its loop, as a stranger writes it."""
+
+    def __init__(self, tricks=(), device="cpu", record=True, sigmoid=False, **options):
+        torch.manual_seed(0)
+        self.g = nn.Sequential(nn.Linear(4, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)).to(device)
+        last = [nn.Sigmoid()] if sigmoid else []
+        self.d = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1), *last).to(device)
+        self.opt_g, self.opt_d = (torch.optim.Adam(p.parameters(), 1e-3) for p in (self.g, self.d))
+        self.game = attach(self.g, self.d, self.opt_g, self.opt_d, tricks, **options)
+        self.record, self.device = record, device
+
+    def play(self, steps, scale=1.0):
+        for _ in range(steps):
+            angle = torch.randint(8, (32,), device=self.device) * math.tau / 8
+            real = torch.stack([angle.cos(), angle.sin()], 1) * scale
+            fake = self.g(torch.randn(32, 4, device=self.device))
+            d_loss = losses.logistic.d(self.d(self.game.real(real)), self.d(self.game.fake(fake.detach())))
+            self.opt_d.zero_grad()
+            d_loss.backward()
+            self.opt_d.step()
+            g_loss = losses.logistic.g(self.game.critic(fake), None)
+            self.opt_g.zero_grad()
+            g_loss.backward()
+            if self.record:
+                self.game.record(d_loss=d_loss, g_loss=g_loss)
+            self.opt_g.step()
+        return self
+
+    def everything(self):
+        state = [*self.g.state_dict().values(), *self.d.state_dict().values(), torch.get_rng_state()]
+        for optimizer in (self.opt_g, self.opt_d):
+            state += [v for s in optimizer.state_dict()["state"].values() for v in s.values()]
+        return state
+
+
+class Failing(Detector):
+    name = "failing"
+    statistics = ("one",)
+
+    def __init__(self, where):
+        self.where = where
+
+    def update(self, view):
+        self.fail("update")
+
+    def missing(self):
+        self.fail("missing")
+
+    def measure(self):
+        self.fail("measure")
+        return torch.ones(1)
+
+    def judge(self, values, step):
+        self.fail("judge")
+        return Reading(self.name, step, 1.0, 1.0, "ok", "")
+
+    def fail(self, here):
+        if here == self.where:
+            raise ZeroDivisionError(f"in {here}")
+
+
+class Scripted(Detector):
+    """Reads what it is told to, one answer after another."""
+
+    name = "scripted"
+    statistics = ("one",)
+
+    def __init__(self, states, patience=1):
+        self.states, self.patience = list(states), patience
+
+    def update(self, view):
+        pass
+
+    def measure(self):
+        return torch.ones(1)
+
+    def judge(self, values, step):
+        return Reading(self.name, step, values["one"], 2.0, self.states.pop(0), "it is so")
+
+
+def test_a_watched_game_is_the_unwatched_one_bit_for_bit():
+    watch = Watch([*small().detectors, Scripted(["alarm", "ok", "alarm", "alarm"]), Failing("measure")], every=10)
+    watched, alone = Players([watch]).play(40), Players().play(40)
+    assert len(watch.readings()) == 6
+    assert [a.detector for a in watch.alarms] == ["scripted", "scripted"]
+    for x, y in zip(watched.everything(), alone.everything(), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_it_sees_all_there_is_to_see():
+    views = []
+
+    class Spy(Scripted):
+        def update(self, view):
+            views.append(view)
+
+    players = Players([Watch([Spy("ok")], every=1000)]).play(2)
+    view = views[-1]
+    assert view.step == 2
+    assert view.real.shape == view.fake.shape == (32, 2)
+    assert view.scores_real.shape == view.scores_fake.shape == (32, 1)
+    assert not view.fake.requires_grad
+    assert not view.scores_real.requires_grad
+    for player, norm in ((players.d, view.d_grad), (players.g, view.g_grad)):
+        squares = 0.0 if player is players.d else sum(p.grad.square().sum() for p in player.parameters())
+        if player is players.g:  # G's turn leaves its own gradients as they were
+            assert norm.item() == pytest.approx(math.sqrt(squares), rel=1e-5)
+    assert view.d_grad > 0
+    assert torch.equal(view.d_loss, players.game.losses["d_loss"])
+    assert not view.probabilities
+
+
+def test_samples_are_compared_before_tricks_change_one_side_of_them():
+    views = []
+
+    class Spy(Scripted):
+        def update(self, view):
+            views.append(view)
+
+    class Noise(Trick):
+        name = "noise"
+
+        def real(self, x, game):
+            return x + 100
+
+        def fake(self, x, game):
+            return x + 100
+
+    Players([Noise(), Watch([Spy("ok")], every=1000)]).play(1)
+    assert views[0].real.abs().max() <= 1 + 1e-6
+
+
+def test_what_the_loop_did_not_give_again_is_not_shown_again():
+    views = []
+
+    class Spy(Scripted):
+        def update(self, view):
+            views.append(view)
+
+    players = Players([Watch([Spy("ok")], every=1000)]).play(1)
+    loss = losses.logistic.g(players.game.critic(players.g(torch.randn(8, 4))), None)
+    loss.backward()
+    players.opt_g.step()  # G moves again, D does not
+    assert views[-1].scores_real is views[-1].d_loss is views[-1].real is views[-1].d_grad is None
+    assert views[-1].fake.shape == (8, 2)
+    assert views[-1].g_grad is not None
+
+
+@pytest.mark.parametrize(
+    ("sigmoid", "scores", "expected"),
+    [
+        (False, None, False),
+        (True, None, True),
+        (False, "probabilities", True),
+        (True, "logits", False),
+    ],
+)
+def test_whether_scores_are_probabilities_is_seen_or_told(sigmoid, scores, expected):
+    views = []
+
+    class Spy(Scripted):
+        def update(self, view):
+            views.append(view)
+
+    Players([Watch([Spy("ok")], every=1000, scores=scores)], sigmoid=sigmoid).play(1)
+    assert views[0].probabilities is expected
+
+
+def test_the_family_is_the_games_own_before_it_is_the_told_one():
+    views = []
+
+    class Spy(Scripted):
+        def update(self, view):
+            views.append(view.loss)
+
+    Players([Watch([Spy("ok")], family="hinge")]).play(1)
+    Players([Watch([Spy("ok")], family="hinge")], loss=losses.logistic).play(1)
+    Players([Watch([Spy("ok")])]).play(1)
+    assert views == ["hinge", "logistic", None]
+
+
+class Refuse(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
+            raise AssertionError(f"{func} asks the device")
+        return func(*args, **kwargs or {})
+
+
+def test_no_step_asks_the_device_not_even_one_that_reads():
+    class NoLoop(Players):
+        """Adam itself asks on a CPU; plain gradient steps don't."""
+
+        def play(self, steps, scale=1.0):
+            self.opt_g, self.opt_d = (torch.optim.SGD(p.parameters(), 1e-3) for p in (self.g, self.d))
+            self.game.detach()
+            self.game = attach(self.g, self.d, self.opt_g, self.opt_d, self.tricks)
+            return super().play(steps, scale)
+
+    watch, players = small(), NoLoop()
+    players.tricks = [watch]
+    with Refuse():
+        players.play(40)
+    assert not [r.text for r in watch.readings().values() if "failed" in r.text]  # a refusal would be caught as a fault
+    assert all(r.value is not None for r in watch.readings().values())
+
+
+@pytest.mark.gpu
+def test_no_step_waits_for_the_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    watch = small()
+    players = Players([watch], device="cuda").play(50)  # libraries start up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        players.play(100)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert watch.readings()["collapse"].step == 150
+    assert watch.readings()["saturation"].state == "ok"
+
+
+@pytest.mark.parametrize("where", ["update", "missing", "measure", "judge"])
+def test_a_detector_that_fails_says_unknown_and_training_goes_on(where):
+    watch = Watch([Failing(where), Divergence()], every=5)
+    Players([watch]).play(12)
+    reading = watch.readings()["failing"]
+    assert reading.state == "unknown"
+    assert f"ZeroDivisionError: in {where}" in reading.text
+    assert watch.readings()["divergence"].state == "ok"  # the others go on
+
+
+def test_a_detector_that_failed_once_is_heard_again_at_its_next_reading():
+    failing = Failing("update")
+    watch = Watch([failing], every=5)
+    players = Players([watch]).play(3)
+    failing.where = ""
+    assert "ZeroDivisionError" in players.play(2).game.tricks[0].readings()["failing"].text
+    players.play(5)
+    assert watch.readings()["failing"].state == "ok"
+
+
+def test_samples_of_changing_shape_are_unknown_not_an_error():
+    watch = Watch([Collapse(window=64)], every=5)
+    players = Players([watch]).play(3)
+    watch.real(torch.zeros(4, 7), players.game)
+    players.game.tricks[0].after_step("g", players.game)
+    assert "rows of shape (7,)" in watch.readings()["collapse"].text
+
+
+def test_one_alarm_for_each_episode(caplog):
+    states = ["ok", "alarm", "alarm", "unknown", "alarm", "ok", "alarm"]
+    told = []
+    watch = Watch([Scripted(states)], every=1, on_alarm=told.append)
+    with caplog.at_level(logging.WARNING, logger="stabilgan"):
+        Players([watch]).play(7)
+    assert watch.alarms == told == [Alarm("scripted", step, 1.0, 2.0, "it is so") for step in (2, 7)]
+    assert [r.getMessage() for r in caplog.records] == [str(a) for a in told]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_patience_is_so_many_alarms_in_a_row():
+    watch = Watch([Scripted(["alarm", "ok", "alarm", "alarm", "unknown", "alarm", "alarm", "alarm"], 3)], every=1)
+    Players([watch]).play(8)
+    assert [a.step for a in watch.alarms] == [8]
+
+
+def test_what_on_alarm_raises_stops_the_loop():
+    def stop(alarm):
+        raise KeyboardInterrupt
+
+    def refuse(alarm):
+        raise RuntimeError("enough")
+
+    for callback, error in ((stop, KeyboardInterrupt), (refuse, RuntimeError)):
+        with pytest.raises(error):
+            Players([Watch([Scripted(["alarm"])], every=1, on_alarm=callback)]).play(1)
+
+
+def test_a_loop_that_records_nothing_is_told_what_to_write():
+    watch = Watch([Divergence()], every=5)
+    Players([watch], record=False).play(5)
+    assert "game.record(d_loss=..., g_loss=...)" in watch.readings()["divergence"].text
+
+
+def test_nan_in_real_training_is_an_alarm_at_the_next_reading():
+    watch = small()
+    players = Players([watch]).play(15)
+    with torch.no_grad():
+        next(players.g.parameters()).fill_(math.nan)
+    players.play(5)
+    assert [(a.detector, a.step) for a in watch.alarms] == [("divergence", 20)]
+    others = {name: r.state for name, r in watch.readings().items() if name != "divergence"}
+    assert set(others.values()) == {"unknown"}  # never "ok" for what can't be computed
+
+
+def test_stopped_and_resumed_at_any_step_it_reads_the_same():
+    whole = small()
+    Players([whole]).play(45)
+    for stop in (1, 7, 10, 33):
+        first, second = Players([small()]), Players([small()])
+        first.play(stop)
+        file = io.BytesIO()
+        torch.save(first.game.state_dict(), file)
+        file.seek(0)
+        second.game.load_state_dict(torch.load(file, weights_only=True))
+        for mine, other in (
+            (second.g, first.g),
+            (second.d, first.d),
+            (second.opt_g, first.opt_g),
+            (second.opt_d, first.opt_d),
+        ):
+            mine.load_state_dict(copy.deepcopy(other.state_dict()))
+        torch.set_rng_state(first.everything()[len(first.g.state_dict()) + len(first.d.state_dict())])
+        second.play(45 - stop)
+        resumed = second.game.tricks[0]
+        assert repr(resumed.readings()) == repr(whole.readings())
+        assert resumed.alarms == whole.alarms
+        mine, theirs = resumed.state_dict(), whole.state_dict()
+        assert repr(mine) == repr(theirs)
+
+
+def test_a_state_of_other_detectors_is_refused():
+    state = Watch([Divergence()]).state_dict()
+    with pytest.raises(ValueError, match="'divergence'"):
+        Watch([Collapse()]).load_state_dict(state)
+
+
+def test_options_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="every is 0"):
+        Watch(every=0)
+    with pytest.raises(ValueError, match="each name once"):
+        Watch([Collapse(), Collapse()])
+    with pytest.raises(ValueError, match="expected 'logits' or 'probabilities'"):
+        Watch(scores="sigmoid")
