@@ -8,6 +8,7 @@ two contiguous views of M, small enough to stay in the processor's cache; each b
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import shutil
@@ -284,14 +285,24 @@ def _tile_double_backward(
 
 
 class _Tiles:
-    """A (C, N, B) tensor padded along N to whole tiles."""
+    """A (N, B, C) tensor as tiles of (C, TILE, B), each contiguous: their strides must not depend on N either."""
 
     def __init__(self, x: Tensor, padding: float = 0) -> None:
-        self.count = math.ceil(x.shape[1] / TILE)
-        self.x = torch.nn.functional.pad(x, (0, 0, 0, self.count * TILE - x.shape[1]), value=padding).contiguous()
+        self.n, (width, channels) = len(x), x.shape[1:]
+        count = math.ceil(self.n / TILE)
+        rows = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, count * TILE - self.n), value=padding)
+        self.tiles = rows.view(count, TILE, width, channels).permute(0, 3, 1, 2).contiguous()
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.x[:, i * TILE : (i + 1) * TILE]
+    def pairs(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(range(len(self.tiles)), repeat=2)
+
+    def zeros(self, channels: int) -> Tensor:
+        count, _, rows, width = self.tiles.shape
+        return self.tiles.new_zeros(count, channels, rows, width)
+
+    def whole(self, tiles: Tensor) -> Tensor:
+        """(N, B, C) again."""
+        return tiles.permute(0, 2, 3, 1).flatten(0, 1)[: self.n].contiguous()
 
 
 @functools.cache
@@ -308,35 +319,31 @@ def _run(tile: Callable[..., Any], *args: Tensor) -> Any:
 
 def _compiled_sums(m: Tensor) -> Tensor:
     # Infinitely far away, padding adds exp(-∞) = 0 to others; what it gets itself is cut off.
-    x = _Tiles(m.permute(2, 0, 1), math.inf)
+    x = _Tiles(m, math.inf)
     apart = m.new_zeros(TILE, TILE)
     itself = apart.clone().fill_diagonal_(math.inf)
-    out = m.new_zeros(x.count, TILE, m.shape[1])
-    for i in range(x.count):
-        for j in range(x.count):
-            out[i] += _run(_tile_sums, x[i], x[j], itself if i == j else apart)
-    return out.flatten(0, 1)[: len(m)]
+    out = x.zeros(1)
+    for i, j in x.pairs():
+        out[i, 0] += _run(_tile_sums, x.tiles[i], x.tiles[j], itself if i == j else apart)
+    return x.whole(out)[:, :, 0]
 
 
 def _compiled_backward(m: Tensor, g: Tensor) -> Tensor:
-    x, upstream = _Tiles(m.permute(2, 0, 1), math.inf), _Tiles(g.unsqueeze(0))
-    out = torch.zeros_like(x.x)
-    for i in range(x.count):
-        for j in range(x.count):
-            out[:, i * TILE : (i + 1) * TILE] += _run(_tile_backward, x[i], x[j], upstream[i][0], upstream[j][0])
-    return out[:, : len(m)].permute(1, 2, 0).contiguous()
+    x, upstream = _Tiles(m, math.inf), _Tiles(g.unsqueeze(2)).tiles[:, 0]
+    out = x.zeros(m.shape[2])
+    for i, j in x.pairs():
+        out[i] += _run(_tile_backward, x.tiles[i], x.tiles[j], upstream[i], upstream[j])
+    return x.whole(out)
 
 
 def _compiled_double_backward(m: Tensor, g: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    x, upstream, second = _Tiles(m.permute(2, 0, 1), math.inf), _Tiles(g.unsqueeze(0)), _Tiles(v.permute(2, 0, 1))
-    for_m, for_g = torch.zeros_like(x.x), torch.zeros_like(upstream.x[0])
-    for i in range(x.count):
-        rows = slice(i * TILE, (i + 1) * TILE)
-        for j in range(x.count):
-            one, other = _run(_tile_double_backward, x[i], x[j], upstream[i][0], upstream[j][0], second[i], second[j])
-            for_m[:, rows] += one
-            for_g[rows] += other
-    return for_m[:, : len(m)].permute(1, 2, 0).contiguous(), for_g[: len(m)]
+    x, upstream, second = _Tiles(m, math.inf), _Tiles(g.unsqueeze(2)).tiles[:, 0], _Tiles(v).tiles
+    for_m, for_g = x.zeros(m.shape[2]), x.zeros(1)
+    for i, j in x.pairs():
+        one, other = _run(_tile_double_backward, x.tiles[i], x.tiles[j], upstream[i], upstream[j], second[i], second[j])
+        for_m[i] += one
+        for_g[i, 0] += other
+    return x.whole(for_m), x.whole(for_g)[:, :, 0]
 
 
 # --- which of the two ---

@@ -195,10 +195,13 @@ def test_the_compiled_form_and_its_gradients_equal_the_eager_one(n: int) -> None
 @compilers
 @pytest.mark.slow
 def test_the_compiled_form_computes_the_same_bits_whatever_came_before() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     m = batch(130, dtype=torch.float32)
     fresh = kernel_sums(m, compile=True)
     for n in (2, 64, 300):
         kernel_sums(batch(n, dtype=torch.float32), compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # one kernel serves them all
     with torch.compiler.set_stance("force_eager"):  # as in a pass that only measures D
         assert torch.equal(kernel_sums(m, compile=True), fresh)
     torch._dynamo.reset()
