@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = {"cpu": 1 << 16}
+BLOCK = {"cpu": 1 << 17}
 """Pairs times kernels in one block, by device: two or three buffers of it stay in a core's second-level cache."""
 BLOCK_ELSEWHERE = 1 << 22
 

@@ -52,7 +52,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=[1 << 16, 60, 1], ids=["one block", "blocks of ten pairs", "blocks of one pair"])
+@pytest.fixture(params=[1 << 17, 60, 1], ids=["one block", "blocks of ten pairs", "blocks of one pair"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setitem(kernel_module.BLOCK, "cpu", request.param)
     return int(request.param)
