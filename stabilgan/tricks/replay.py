@@ -337,10 +337,12 @@ def _exchange_on_cpu(storage: Tensor, stored: NDArray[np.void], x: Tensor, plan:
         stays = np.ones(len(x), dtype=bool)
         stays[shown] = stays[later] = False
         np.copyto(to, fresh, where=stays)
-        to[shown] = stored[slots] if same else _lumps(storage.index_select(0, torch.from_numpy(slots)).to(x.dtype))
+        if len(shown):
+            to[shown] = stored[slots] if same else _lumps(storage.index_select(0, torch.from_numpy(slots)).to(x.dtype))
         if len(later):
             to[later] = fresh[earlier]
-    stored[places] = fresh[kept] if same else _lumps(x.index_select(0, torch.from_numpy(kept)).to(storage.dtype))
+    if len(kept):
+        stored[places] = fresh[kept] if same else _lumps(x.index_select(0, torch.from_numpy(kept)).to(storage.dtype))
     return out
 
 
