@@ -9,9 +9,47 @@ from typing import TYPE_CHECKING, Any
 from stabilgan._version import __version__
 
 if TYPE_CHECKING:
+    from stabilgan.detectors import Alarm, Collapse, Detector, Divergence, Oscillation, Reading, Saturation, Watch
     from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
     from stabilgan.trainer import Trainer
-    from stabilgan.tricks import EMA, R1, R2, Relativistic, SpectralNorm
+    from stabilgan.tricks import (
+        EMA,
+        R1,
+        R2,
+        Minibatch,
+        MinibatchStddev,
+        Relativistic,
+        Replay,
+        SpectralNorm,
+    )
+    from stabilgan.workloads import Workload
+
+_HOMES = {
+    "stabilgan.detectors": (
+        "Alarm",
+        "Collapse",
+        "Detector",
+        "Divergence",
+        "Oscillation",
+        "Reading",
+        "Saturation",
+        "Watch",
+    ),
+    "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Game", "Trick", "attach"),
+    "stabilgan.trainer": ("Trainer",),
+    "stabilgan.tricks": (
+        "EMA",
+        "R1",
+        "R2",
+        "Minibatch",
+        "MinibatchStddev",
+        "Relativistic",
+        "Replay",
+        "SpectralNorm",
+    ),
+    "stabilgan.workloads": ("Workload",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CHANGE",
@@ -20,21 +58,26 @@ __all__ = [
     "R2",
     "SELECT",
     "STEP",
+    "Alarm",
+    "Collapse",
+    "Detector",
+    "Divergence",
     "Game",
+    "Minibatch",
+    "MinibatchStddev",
+    "Oscillation",
+    "Reading",
     "Relativistic",
+    "Replay",
+    "Saturation",
     "SpectralNorm",
     "Trainer",
     "Trick",
+    "Watch",
+    "Workload",
     "__version__",
     "attach",
 ]
-
-_HOMES = {
-    "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Game", "Trick", "attach"),
-    "stabilgan.trainer": ("Trainer",),
-    "stabilgan.tricks": ("EMA", "R1", "R2", "Relativistic", "SpectralNorm"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

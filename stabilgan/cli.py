@@ -48,19 +48,51 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--tricks", default="replay,minibatch", show_default=True, help="Arms, such as replay,minibatch or relativistic+r1:weight=10. `stabilgan list` has the names.")
-@click.option("--workload", "workload", default="ring", show_default=True, help="What to train: names with options, comma-separated (ring:modes=16,mnist), or your own file.py:function.")
+@click.option(
+    "--tricks",
+    default="replay,minibatch",
+    show_default=True,
+    help="Arms, such as replay,minibatch or relativistic+r1:weight=10. `stabilgan list` has the names.",
+)
+@click.option(
+    "--workload",
+    "workload",
+    default="ring",
+    show_default=True,
+    help="What to train: names with options, comma-separated (ring:modes=16,mnist), or your own file.py:function.",
+)
 @click.option("--seeds", default="5", show_default=True, help="How many, or which: 5, 3-7, 0,2,9.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of G in each case.  [default: the workload's]")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Seconds of training in each case, in place of steps.")
-@click.option("--evaluations", type=click.IntRange(min=1), default=20, show_default=True, help="How often samples are judged.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for records, summary and pictures. Finished cases in it are not run again.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds of training in each case, in place of steps.",
+)
+@click.option(
+    "--evaluations", type=click.IntRange(min=1), default=20, show_default=True, help="How often samples are judged."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for records, summary and pictures. Finished cases in it are not run again.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: one per core; four on a GPU]")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each case on a CPU.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each case on a CPU."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp", is_flag=True, help="Train under bfloat16 autocast.")
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), envvar="STABILGAN_DATA", help="Where data sets lie, in torchvision's layout.  [env: STABILGAN_DATA]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else, to standard output.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="STABILGAN_DATA",
+    help="Where data sets lie, in torchvision's layout.  [env: STABILGAN_DATA]",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else, to standard output."
+)
 @plainly
 def bench(**options: Any) -> None:
     """Compares tricks on a workload, over seeds, with intervals and cost."""

@@ -129,7 +129,9 @@ def checked_device(text: str) -> torch.device:
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
-        there = f"the CUDA devices here are 0 to {count - 1}" if count else "there is no CUDA device here; use --device cpu"
+        there = (
+            f"the CUDA devices here are 0 to {count - 1}" if count else "there is no CUDA device here; use --device cpu"
+        )
         raise spec.SpecError(f"--device {text}: {there}")
     return torch.device("cuda", int(index or 0))
 

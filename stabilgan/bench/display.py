@@ -39,7 +39,9 @@ def shown(console: Console, total: int, already: int) -> Iterator[Callable[[loca
             nonlocal count
             if told.record is not None:
                 count += 1
-                console.print(f"[{count}/{total}] {title(told.case)}: {outcome(told.record)}", markup=False, highlight=False)
+                console.print(
+                    f"[{count}/{total}] {title(told.case)}: {outcome(told.record)}", markup=False, highlight=False
+                )
 
         yield line
         return
@@ -62,7 +64,9 @@ def shown(console: Console, total: int, already: int) -> Iterator[Callable[[loca
                 bars.advance(whole)
                 bars.print(f"{title(told.case)}: {outcome(told.record)}", markup=False, highlight=False)
             else:
-                note = " ".join(f"{name} {value:.3g}" for name, value in (told.readings or {}).items() if value is not None)
+                note = " ".join(
+                    f"{name} {value:.3g}" for name, value in (told.readings or {}).items() if value is not None
+                )
                 bars.update(tasks[told.case], completed=told.done, total=told.total, note=note)
 
         yield bar

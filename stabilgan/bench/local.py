@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,13 @@ class Progress:
 
 def jobs_for(device: str) -> int:
     """Cases at a time: one for each core, or four on a GPU, whose small networks leave it mostly idle."""
-    return 4 if device.startswith("cuda") else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        4
+        if device.startswith("cuda")
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
 
 
 def run_all(
@@ -48,11 +56,7 @@ def run_all(
     On KeyboardInterrupt the running cases keep what they have done and stop; the exception goes on. A second one
     ends them at once.
     """
-    # A fork server has imported torch once, before any thread or GPU was started, and forks a clean process for each case.
-    method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
-    context = mp.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["stabilgan.bench.run"])
+    context = clean_processes()
     waiting = [case for case in cases if not folder.record(case).exists()]
     running: dict[Connection, tuple[Case, Any]] = {}
     try:
@@ -80,6 +84,15 @@ def run_all(
         raise
 
 
+def clean_processes() -> SpawnContext | ForkServerContext:
+    """A fork server imports torch once, before any thread or GPU is started, and forks a process for a case."""
+    if "forkserver" not in mp.get_all_start_methods():
+        return mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["stabilgan.bench.run"])
+    return context
+
+
 def _outcome(case: Case, folder: Folder, exitcode: int | None, device: str) -> Mapping[str, Any]:
     import json
 
@@ -91,7 +104,9 @@ def _outcome(case: Case, folder: Folder, exitcode: int | None, device: str) -> M
     if path.exists():
         found: Mapping[str, Any] = json.loads(path.read_text())
         return found
-    how = f"signal {signal.Signals(-exitcode).name}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
+    how = (
+        f"signal {signal.Signals(-exitcode).name}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
+    )
     hint = "; out of memory? try fewer --jobs" if exitcode == -signal.SIGKILL else ""
     return died(case, folder, f"its process ended with {how}{hint}", torch.device(device))
 
@@ -111,12 +126,18 @@ def _wind_down(running: Mapping[Connection, tuple[Case, Any]]) -> None:
             process.kill()
 
 
+def _end_with(above: BaseProcess) -> None:
+    """Not to outlive a bench that was killed."""
+    above.join()
+    os._exit(1)
+
+
 def _work(case: Case, folder: Folder, device: str, data_dir: Path | None, parent: Connection) -> None:
     """In the case's own process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
     above = mp.parent_process()
     assert above is not None
-    threading.Thread(target=lambda: (above.join(), os._exit(1)), daemon=True).start()  # not to outlive the bench
+    threading.Thread(target=_end_with, args=(above,), daemon=True).start()
 
     import torch
 

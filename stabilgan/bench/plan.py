@@ -49,7 +49,7 @@ class Case:
 
 
 class Folder:
-    """A results folder: `bench.json` says who wrote it; records, samples and unfinished runs lie in folders of their own."""
+    """A results folder: `bench.json` says who wrote it; records, samples and unfinished runs lie beside it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

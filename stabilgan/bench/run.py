@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
@@ -62,7 +63,11 @@ def run(
         raise
     except Exception as error:  # whatever a user's networks, data or tricks raise is this case's result
         lines = traceback.format_exc().strip()
-        record = _frame(case, device) | {"status": "failed", "reason": f"{type(error).__name__}: {error}", "traceback": lines}
+        record = _frame(case, device) | {
+            "status": "failed",
+            "reason": f"{type(error).__name__}: {error}",
+            "traceback": lines,
+        }
         record["cost"]["wall_s"] = round(time.perf_counter() - began, 3)
     write_json(folder.record(case), record)
     folder.unfinished(case).unlink(missing_ok=True)
@@ -148,15 +153,14 @@ class _Run:
     def _train(self, stop: Callable[[], bool]) -> None:
         """Up to the next evaluation, in stretches after each of which the run may stop."""
         done, count = self.trainer.steps, self.case.evaluations
+        at, due = sys.maxsize, math.inf
         if self.case.seconds is None:
             at = next(s for k in range(1, count + 1) if (s := math.ceil(self.steps * k / count)) > done)
-            until = lambda: self.trainer.steps >= at  # noqa: E731
         else:
             due = self.case.seconds * (len(self.readings["step"]) + 1) / count
-            at, until = sys.maxsize, lambda: self.spent >= due
         if not self.passes:
             self._count_passes(min(COUNTED, at - done))
-        while not until():
+        while self.trainer.steps < at and self.spent < due:
             if stop():
                 raise Stopped
             self._stretch(min(50, at - self.trainer.steps))
@@ -182,7 +186,7 @@ class _Run:
         def counting(player: str) -> Callable[..., None]:
             def heard(module: nn.Module, args: Any, out: Any) -> None:
                 counts[f"{player}_forward"] += 1
-                if isinstance(out, Tensor) and out.requires_grad:
+                if getattr(out, "requires_grad", False):
                     out.register_hook(went_back)
 
             def went_back(gradient: Tensor) -> None:
@@ -204,11 +208,13 @@ class _Run:
             self.readings.setdefault(name, []).append(float(value))
         lengths = {len(v) for v in self.readings.values()}
         if len(lengths) > 1:
-            raise ValueError(f"the judge gave {sorted(found)}, at an earlier time other readings; expected the same each time")
+            raise ValueError(
+                f"the judge gave {sorted(found)}, at an earlier time other readings; expected the same each time"
+            )
         if self.workload.primary not in self.readings:
             raise ValueError(
-                f"the judge gave {sorted(found)} without the primary reading {self.workload.primary!r}; name one of them "
-                "with Workload(primary=...)"
+                f"the judge gave {sorted(found)} without the primary reading {self.workload.primary!r}; name one of "
+                "them with Workload(primary=...)"
             )
         self._show(samples)
         for name, values in self.losses.items():
@@ -294,7 +300,7 @@ class _Run:
         curves: dict[str, list[float | None]] = {"step": [float(e) for e in edges[1:]]}
         for name, values in self.losses.items():
             numbers = values.double().numpy()
-            curves[name] = [_number(numbers[a:b].mean()) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            curves[name] = [_number(numbers[a:b].mean()) for a, b in itertools.pairwise(edges)]
         return curves
 
     def _latest(self) -> dict[str, float | None]:
@@ -340,7 +346,8 @@ def _frame(case: Case, device: torch.device) -> dict[str, Any]:
         "status": "failed",
         "reason": "",
         "traceback": "",
-        "environment": environment(device) | {"dtype": "bfloat16 autocast" if case.amp else "float32", "threads": case.threads},
+        "environment": environment(device)
+        | {"dtype": "bfloat16 autocast" if case.amp else "float32", "threads": case.threads},
         "workload": {"kind": "other", "primary": None, "target": None, "better": {}, "notes": {}},
         "cost": {"wall_s": None, "step_ms": None, "peak_mb": None, "passes": {}},
         "readings": {},
@@ -371,7 +378,9 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        found = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip()
@@ -394,7 +403,7 @@ def _timer(device: torch.device) -> Iterator[Callable[[], float]]:
 
         def elapsed() -> float:
             end.synchronize()
-            return start.elapsed_time(end) / 1000
+            return float(start.elapsed_time(end)) / 1000
 
         yield elapsed
         end.record(torch.cuda.current_stream(device))

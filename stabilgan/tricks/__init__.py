@@ -9,14 +9,31 @@ from importlib.metadata import entry_points
 from stabilgan import spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.minibatch import Minibatch
+from stabilgan.tricks.minibatch_stddev import MinibatchStddev
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
 
-__all__ = ["EMA", "R1", "R2", "TRICKS", "Relativistic", "Replay", "SpectralNorm", "check", "parse", "parse_arms"]
+__all__ = [
+    "EMA",
+    "R1",
+    "R2",
+    "TRICKS",
+    "Minibatch",
+    "MinibatchStddev",
+    "Relativistic",
+    "Replay",
+    "SpectralNorm",
+    "check",
+    "parse",
+    "parse_arms",
+]
 
-TRICKS: Mapping[str, type[Trick]] = {t.name: t for t in (Replay, R1, R2, EMA, SpectralNorm, Relativistic)}
+TRICKS: Mapping[str, type[Trick]] = {
+    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic)
+}
 """Every trick of the library by its name."""
 
 
