@@ -335,7 +335,7 @@ def _exchange_on_cpu(storage: Tensor, stored: NDArray[np.void], x: Tensor, plan:
         out = torch.empty_like(x)
         to = _lumps(out)
         stays = np.ones(len(x), dtype=bool)
-        stays[shown] = stays[later] = False
+        stays[shown] = False
         np.copyto(to, fresh, where=stays)
         if len(shown):
             to[shown] = stored[slots] if same else _lumps(storage.index_select(0, torch.from_numpy(slots)).to(x.dtype))
