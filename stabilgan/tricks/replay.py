@@ -113,8 +113,8 @@ def half_plan(n: int, filled: int, size: int, share: float, draw: Draw) -> Plan 
             return One()
         if filled < size:
             return One(int(draw(1).item() * filled) if filled else None, filled)
-        slot, place = (draw(2) * size).tolist()
-        return One(int(slot), int(place))
+        slot, place = draw(2).tolist()
+        return One(int(slot * size), int(place * size))
     slots = _distinct(min(k, filled), filled, draw)
     new = min(k, size)
     fresh = min(new, size - filled)
@@ -265,10 +265,14 @@ class Pool:
     def _exchange_one(self, batch: Sequence[Tensor], slot: int | None, place: int | None) -> list[Tensor]:
         """Slices need no index on the device."""
         out = list(batch)
-        for i, (storage, x) in enumerate(zip(self.storages, batch, strict=True)):
+        if slot is None and place is None:
+            return out
+        for i, storage in enumerate(self.storages):
+            x = batch[i]
             if slot is not None:
                 row = storage[slot : slot + 1]
-                out[i] = row.to(x.device, x.dtype, copy=True)
+                same = row.dtype is x.dtype and row.device == x.device
+                out[i] = row.clone() if same else row.to(x.device, x.dtype, copy=True)  # half a microsecond apart
             if place is not None:
                 (row if place == slot else storage[place : place + 1]).copy_(x)
         if place is not None and place >= self.filled:
@@ -335,7 +339,7 @@ def _exchange_on_cpu(storage: Tensor, stored: NDArray[np.void], x: Tensor, plan:
         out = torch.empty_like(x)
         to = _lumps(out)
         stays = np.ones(len(x), dtype=bool)
-        stays[shown] = stays[later] = False
+        stays[shown] = False
         np.copyto(to, fresh, where=stays)
         if len(shown):
             to[shown] = stored[slots] if same else _lumps(storage.index_select(0, torch.from_numpy(slots)).to(x.dtype))

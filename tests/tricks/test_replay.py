@@ -284,10 +284,11 @@ def test_what_is_shown_never_shares_memory_with_the_pool_and_has_no_gradient(pol
     for _ in range(40):
         x = torch.randn(n, 3, requires_grad=True)
         before = x.detach().clone()
-        shown = game.fake(x)
+        shown, label = game.fake(x, torch.randn(n, requires_grad=True))
         held = trick._pool.storages[0][: trick._pool.filled]
         before_too = held.clone()
         assert not shown.requires_grad
+        assert not label.requires_grad
         assert torch.equal(x, before)
         with torch.no_grad():
             shown.zero_()
@@ -362,7 +363,7 @@ g, d = nn.Linear(1, 1), nn.Linear(1, 1)
 game = attach(g, d, torch.optim.SGD(g.parameters()), torch.optim.SGD(d.parameters()), [Replay(size=1000)])
 torch.randn(256, 3, 64, 64)
 before = resident()
-for _ in range(14):
+for _ in range(8):
     game.fake(torch.randn(256, 3, 64, 64))
 print((resident() - before) / 1e6)
 """
