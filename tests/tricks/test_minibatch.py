@@ -435,6 +435,16 @@ def test_ds_optimizer_is_told_in_the_layers_group() -> None:
     assert len(new) == 6
 
 
+def test_ds_first_call_in_training_is_the_layers_first_use() -> None:
+    d = dense()
+    play(d, [Minibatch(kernels=7)])
+    layer: Any = d[2].features.discrimination  # type: ignore[union-attr]
+    d.eval()(draw(8, 2))
+    assert not layer.initialised
+    d.train()(draw(8, 2))
+    assert layer.initialised
+
+
 def test_another_layer_can_be_named() -> None:
     d = dense()
     play(d, [Minibatch(kernels=7, layer="0")])
