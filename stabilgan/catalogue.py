@@ -22,7 +22,8 @@ def entries() -> dict[str, list[dict[str, Any]]]:
         "detectors": [_entry(name, made) for name, made in DETECTORS.items()],
         "workloads": [_entry(name, made) for name, made in WORKLOADS.items()],
         "losses": [
-            {"name": pair.name, "does": "", "options": [], "source": pair.source} for pair in losses.LOSSES.values()
+            {"name": pair.name, "does": pair.does, "options": [], "source": pair.source}
+            for pair in losses.LOSSES.values()
         ],
     }
 

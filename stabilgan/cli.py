@@ -91,6 +91,13 @@ def main() -> None:
     help="Where data sets lie, in torchvision's layout.  [env: STABILGAN_DATA]",
 )
 @click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=20.0,
+    show_default=True,
+    help="Seconds between two saves of a running case, from which it is taken up after an interruption.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else, to standard output."
 )
 @plainly

@@ -19,7 +19,7 @@ GLoss = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Loss(NamedTuple):
-    """What each player minimises, and where it comes from.
+    """What each player minimises, what that does, and where it comes from.
 
     `needs_real` says that G's loss looks at scores of real samples too.
     """
@@ -29,6 +29,7 @@ class Loss(NamedTuple):
     g: GLoss
     source: str
     needs_real: bool = False
+    does: str = ""
 
 
 def _logistic_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -82,46 +83,49 @@ def _relativistic_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     return softplus(_paired(_need(real), fake)).mean()
 
 
-logistic = Loss("logistic", _logistic_d, _logistic_g, "Goodfellow et al. 2014, arXiv:1406.2661, Sec. 3, non-saturating")
-"""Binary cross-entropy; G maximises log D. At chance D pays 2 ln 2 = 1.386 and G ln 2.
-
->>> import torch
->>> round(logistic.d(torch.zeros(3), torch.zeros(3)).item(), 3)
-1.386
-"""
-
-saturating = Loss("saturating", _logistic_d, _saturating_g, "Goodfellow et al. 2014, arXiv:1406.2661, Eq. 1")
-"""The minimax game itself: G minimises log(1 - D), whose gradient vanishes where D wins."""
-
-hinge = Loss(
-    "hinge", _hinge_d, _linear_g, "Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, Eq. 16-17"
+logistic = Loss(
+    "logistic",
+    _logistic_d,
+    _logistic_g,
+    "Goodfellow et al. 2014, arXiv:1406.2661, Sec. 3, non-saturating",
+    does="Binary cross-entropy on logits; G maximises log D. At chance D pays 2 ln 2 = 1.386 and G ln 2.",
 )
-"""At chance D pays 2.
-
->>> import torch
->>> hinge.d(torch.zeros(3), torch.zeros(3)).item()
-2.0
-"""
-
-least_squares = Loss("least_squares", _least_squares_d, _least_squares_g, "Mao et al. 2017, arXiv:1611.04076, Eq. 9")
-"""Targets 1 for real, 0 for fake, 1 for G, each term halved. At chance (scores of ½) D pays 0.25."""
-
-wasserstein = Loss("wasserstein", _wasserstein_d, _linear_g, "Arjovsky et al. 2017, arXiv:1701.07875, Eq. 2")
-"""The critic's gap; needs a Lipschitz D (weight clipping, a gradient penalty, spectral norm)."""
-
+saturating = Loss(
+    "saturating",
+    _logistic_d,
+    _saturating_g,
+    "Goodfellow et al. 2014, arXiv:1406.2661, Eq. 1",
+    does="The minimax game itself: G minimises log(1 - D), whose gradient vanishes where D wins.",
+)
+hinge = Loss(
+    "hinge",
+    _hinge_d,
+    _linear_g,
+    "Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, Eq. 16-17",
+    does="D keeps a margin of 1 on each side, beyond which samples no longer teach it. At chance D pays 2.",
+)
+least_squares = Loss(
+    "least_squares",
+    _least_squares_d,
+    _least_squares_g,
+    "Mao et al. 2017, arXiv:1611.04076, Eq. 9",
+    does="Targets 1 for real, 0 for fake, 1 for G, each term halved. At chance (scores of ½) D pays 0.25.",
+)
+wasserstein = Loss(
+    "wasserstein",
+    _wasserstein_d,
+    _linear_g,
+    "Arjovsky et al. 2017, arXiv:1701.07875, Eq. 2",
+    does="The critic's gap; needs a Lipschitz D (weight clipping, a gradient penalty, spectral norm).",
+)
 relativistic = Loss(
     "relativistic",
     _relativistic_d,
     _relativistic_g,
     "Jolicoeur-Martineau 2018, arXiv:1807.00734, Eq. 3-4",
     needs_real=True,
+    does="Each real against the fake beside it: which is more real? Both pay ln 2 at chance.",
 )
-"""Each real against the fake beside it: how much more real is it? Both pay ln 2 at chance.
-
->>> import torch
->>> round(relativistic.g(torch.zeros(3), torch.zeros(3)).item(), 3)
-0.693
-"""
 
 LOSSES = {loss.name: loss for loss in (logistic, saturating, hinge, least_squares, wasserstein, relativistic)}
 """Every pair by its name."""

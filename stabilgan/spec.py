@@ -118,6 +118,11 @@ def _kinds(hint: Any) -> tuple[type, ...]:
 
 
 def _convert(text: str, hint: Any, where: str) -> Any:
+    if typing.get_origin(hint) is typing.Literal:
+        choices = {str(choice): choice for choice in typing.get_args(hint)}
+        if text not in choices:
+            raise SpecError(f"{where}: expected {' or '.join(choices)}")
+        return choices[text]
     kinds = _kinds(hint)
     for kind in (types.NoneType, bool, int, float, str):
         if kind in kinds:

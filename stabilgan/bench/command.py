@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -14,6 +14,8 @@ from stabilgan import spec, tricks, workloads
 from stabilgan.bench import display, local, plan
 from stabilgan.bench import report as reports
 from stabilgan.data import feed
+from stabilgan.trainer import Trainer
+from stabilgan.workloads.base import against
 
 
 def bench(
@@ -30,6 +32,7 @@ def bench(
     device: str,
     amp: bool,
     data_dir: Path | None,
+    save_every: float,
     as_json: bool,
 ) -> int:
     """Runs what has no record yet, then reports all that the folder holds of these cases.
@@ -52,7 +55,7 @@ def bench(
     which = plan.seeds(seeds)
     with console.status("preparing the workloads (a judge that must be trained is trained once)"):
         for name in names:
-            check_workload(name, data_dir, steps)
+            check_workload(name, data_dir)
     cases = plan.cases(
         names,
         arms,
@@ -78,6 +81,7 @@ def bench(
                     jobs=jobs or local.jobs_for(where.type),
                     device=str(where),
                     data_dir=data_dir,
+                    save_every=save_every,
                     tell=tell,
                 )
     except Timeout:
@@ -136,12 +140,23 @@ def checked_device(text: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def check_workload(name: str, data_dir: Path | None, steps: int | None) -> None:
+def check_workload(name: str, data_dir: Path | None) -> None:
     """Makes a workload once, in this process, so that what is wrong with it is said before anything runs."""
     made = workloads.make(name, data_dir=data_dir)
     try:
-        batch: Any = feed(made.data, made.batch_size, 0).next()[0]
-    except (TypeError, ValueError) as error:
-        raise spec.SpecError(f"workload {name!r}: {error}") from error
-    if not isinstance(batch, torch.Tensor):
-        raise spec.SpecError(f"workload {name!r}: its data give a {type(batch).__name__}; expected tensors")
+        real = feed(made.data, made.batch_size, 0).next()[0]
+        t = Trainer(made.g, made.d, made.opt_g, made.opt_d, latent=made.latent, loss=made.loss, n_critic=made.n_critic)
+        fakes = t.sample(made.samples)
+        with torch.no_grad():
+            shapes = {tuple(made.d(x[:2]).shape) for x in (real, fakes)}
+        found = (made.judge or against(cast(torch.Tensor, made.reference)))(fakes)
+        numbers = {reading: float(value) for reading, value in found.items()}
+    except Exception as error:  # networks, data and judge are the user's, and may raise anything
+        raise spec.SpecError(f"workload {name!r} does not work: {type(error).__name__}: {error}") from error
+    if len(shapes) > 1:
+        raise spec.SpecError(f"workload {name!r}: D gives {shapes} for two reals and two fakes; expected one shape")
+    if made.primary not in numbers:
+        raise spec.SpecError(
+            f"workload {name!r}: its judge gives {sorted(numbers)} without the primary reading {made.primary!r}; name "
+            "one of them with Workload(primary=...)"
+        )

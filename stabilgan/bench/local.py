@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing as mp
 import os
 import signal
@@ -49,6 +50,7 @@ def run_all(
     jobs: int,
     device: str = "cpu",
     data_dir: Path | None = None,
+    save_every: float = 20.0,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Runs the cases that have no record yet; each becomes a record, whatever happens to its process.
@@ -64,7 +66,9 @@ def run_all(
             while waiting and len(running) < jobs:
                 case = waiting.pop(0)
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(case, folder, device, data_dir, theirs), daemon=True)
+                process = context.Process(
+                    target=_work, args=(case, folder, device, data_dir, save_every, theirs), daemon=True
+                )
                 process.start()
                 theirs.close()
                 running[ours] = (case, process)
@@ -132,11 +136,14 @@ def _end_with(above: BaseProcess) -> None:
     os._exit(1)
 
 
-def _work(case: Case, folder: Folder, device: str, data_dir: Path | None, parent: Connection) -> None:
+def _work(
+    case: Case, folder: Folder, device: str, data_dir: Path | None, save_every: float, parent: Connection
+) -> None:
     """In the case's own process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
     above = mp.parent_process()
     assert above is not None
+    logging.getLogger("stabilgan").setLevel(logging.ERROR)  # alarms go into the record
     threading.Thread(target=_end_with, args=(above,), daemon=True).start()
 
     import torch
@@ -147,6 +154,14 @@ def _work(case: Case, folder: Folder, device: str, data_dir: Path | None, parent
         parent.send(Progress(case, "judged", done, total, readings))
 
     try:
-        run(case, folder, device=torch.device(device), data_dir=data_dir, tell=tell, stop=parent.poll)
+        run(
+            case,
+            folder,
+            device=torch.device(device),
+            data_dir=data_dir,
+            save_every=save_every,
+            tell=tell,
+            stop=parent.poll,
+        )
     except Stopped:
         return

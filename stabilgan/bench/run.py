@@ -33,7 +33,6 @@ KEEP = 400  # points of a loss curve in a record
 SHOWN = {"points": 500, "images": 36, "other": 0}  # samples kept for the pictures, at each of PICTURES times
 PICTURES = 5
 COUNTED = 8  # first steps, in which passes are counted and which are not timed
-CHECKPOINT_SECONDS = 20.0
 
 Tell = Callable[[int, int, Mapping[str, float | None]], None]
 """Called with steps made, steps in all, and the latest readings."""
@@ -49,16 +48,18 @@ def run(
     *,
     device: torch.device,
     data_dir: Path | None = None,
+    save_every: float = 20.0,
     tell: Tell = lambda done, total, readings: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Runs a case, or takes it up where it was interrupted, and writes its record.
 
-    A failure becomes a record with its traceback. Raises Stopped where `stop()` came true: the run is kept then.
+    Every `save_every` seconds, at an evaluation, the run is kept so that it can be taken up bit for bit. A failure
+    becomes a record with its traceback. Raises Stopped where `stop()` came true: the run is kept then.
     """
     began = time.perf_counter()
     try:
-        record = _Run(case, folder, device, data_dir).finish(tell, stop)
+        record = _Run(case, folder, device, data_dir).finish(tell, stop, save_every)
     except Stopped:
         raise
     except Exception as error:  # whatever a user's networks, data or tricks raise is this case's result
@@ -126,7 +127,7 @@ class _Run:
 
     # --- the run ---------------------------------------------------------------------------------------------
 
-    def finish(self, tell: Tell, stop: Callable[[], bool]) -> dict[str, Any]:
+    def finish(self, tell: Tell, stop: Callable[[], bool], save_every: float) -> dict[str, Any]:
         began = time.perf_counter()
         already = self.wall
         while not self._over():
@@ -139,7 +140,7 @@ class _Run:
             self._evaluate()
             self.wall = already + time.perf_counter() - began
             tell(self.trainer.steps, self.steps, self._latest())
-            if time.perf_counter() - self.written > CHECKPOINT_SECONDS and not self._over():
+            if time.perf_counter() - self.written > save_every and not self._over():
                 self._keep()
         return self._record()
 
@@ -153,17 +154,17 @@ class _Run:
     def _train(self, stop: Callable[[], bool]) -> None:
         """Up to the next evaluation, in stretches after each of which the run may stop."""
         done, count = self.trainer.steps, self.case.evaluations
-        at, due = sys.maxsize, math.inf
+        at, due, stretch = sys.maxsize, math.inf, 50
         if self.case.seconds is None:
             at = next(s for k in range(1, count + 1) if (s := math.ceil(self.steps * k / count)) > done)
         else:
-            due = self.case.seconds * (len(self.readings["step"]) + 1) / count
+            due, stretch = self.case.seconds * (len(self.readings["step"]) + 1) / count, 10
         if not self.passes:
             self._count_passes(min(COUNTED, at - done))
         while self.trainer.steps < at and self.spent < due:
             if stop():
                 raise Stopped
-            self._stretch(min(50, at - self.trainer.steps))
+            self._stretch(min(stretch, at - self.trainer.steps))
 
     def _stretch(self, steps: int, *, timed: bool = True) -> None:
         """Steps whose losses stay on the device until they are all made."""

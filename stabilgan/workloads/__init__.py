@@ -39,8 +39,10 @@ def make(text: str, *, data_dir: Path | None = None) -> Workload:
     given = {"data_dir": data_dir} if "data_dir" in inspect.signature(function).parameters else {}
     try:
         made: Any = spec.build(function, options, name, **given)
-    except TypeError as error:
-        raise spec.SpecError(f"workload {name!r}: {error}") from error
+    except (spec.SpecError, FileNotFoundError):
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise spec.SpecError(f"workload {name!r} raised {type(error).__name__}: {error}") from error
     if not isinstance(made, Workload):
         raise spec.SpecError(
             f"workload {name!r} returned a {type(made).__name__}; expected a stabilgan.Workload(g=..., d=..., "

@@ -1,0 +1,5 @@
+"""`python -m stabilgan`."""
+
+from stabilgan.cli import main
+
+main(prog_name="stabilgan")
