@@ -118,6 +118,7 @@ class Game:
 
     Attributes:
         g, d: the two players, bare (a compiled or DDP-wrapped module is looked through).
+        called_d: D as the loop calls it, wrappers and all.
         opt_g, opt_d: their optimizers, bare.
         tricks: in the order in which they act.
         steps: how often each player has moved, `{"d": 0, "g": 0}`.
@@ -155,7 +156,7 @@ class Game:
         self.scores: dict[str, Tensor] = {}
         self.losses: dict[str, Tensor] = {}
         self.seed = seed
-        self._played_d: Critic = d
+        self.called_d: Critic = d
         self._score = score
         self._passes = 0
         self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
@@ -194,7 +195,7 @@ class Game:
 
         Further arguments go to D. `real=True` where a loss for G looks at real samples too (relativistic ones).
         """
-        d = self._played_d
+        d = self.called_d
         for trick in self._acting["critic"]:
             d = trick.critic(d, self)
         out = d(x, *args, **kwargs)

@@ -55,7 +55,7 @@ def put_beside(game: Game, name: str, features: nn.Module, extra: nn.Module) -> 
 
 
 def _refuse_parallel(game: Game) -> None:
-    wrapped: object = game._played_d
+    wrapped: object = game.called_d
     while wrapped is not None:
         if isinstance(wrapped, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             raise ValueError(
