@@ -14,7 +14,7 @@ from stabilgan.workloads import digits, mixtures
 
 def test_the_ring_has_as_many_modes_as_it_says_all_of_one_weight() -> None:
     """Not the seven modes, one of them double, of the demo with the end point."""
-    w = workloads.ring()
+    w = workloads.ring(sigma=0.01)
     x = w.data(80_000, torch.Generator().manual_seed(0))
     angle = torch.atan2(x[:, 1], x[:, 0]).div(2 * math.pi / 8).round().long() % 8
     counts = torch.bincount(angle, minlength=8)

@@ -91,9 +91,10 @@ class Folder:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Strict JSON, written atomically."""
+    """Strict JSON, a line for each key, written atomically."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    lines = [f"{json.dumps(key)}: {json.dumps(v, allow_nan=False)}" for key, v in value.items()]
+    part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     os.replace(part, path)
 
 

@@ -29,7 +29,7 @@ from stabilgan.metrics import series
 from stabilgan.trainer import Trainer
 from stabilgan.workloads.base import BETTER, Judge, Workload, against
 
-KEEP = 400  # points of a loss curve in a record
+KEEP = 200  # points of a loss curve in a record
 SHOWN = {"points": 500, "images": 36, "other": 0}  # samples kept for the pictures, at each of PICTURES times
 PICTURES = 5
 COUNTED = 8  # first steps, in which passes are counted and which are not timed
