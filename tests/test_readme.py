@@ -1,0 +1,36 @@
+"""The README's code runs, and its tables are those of the committed records."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert tuple(names["samples"].shape) == (500, 2)  # type: ignore[attr-defined]
+
+
+def test_the_readmes_own_trick_can_be_played() -> None:
+    import torch
+    from torch import nn
+
+    import stabilgan
+
+    code = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "InstanceNoise" in b)
+    names = {"stabilgan": stabilgan, "torch": torch}
+    exec(compile(code, "README.md", "exec"), names)
+    g, d = nn.Linear(2, 2), nn.Linear(2, 1)
+    make = lambda m: torch.optim.SGD(m.parameters(), 0.1)  # noqa: E731
+    t = stabilgan.Trainer(g, d, make(g), make(d), [names["InstanceNoise"](0.5)], latent=2)  # type: ignore[operator]
+    before = t.game.d.weight.clone()
+    t.fit(torch.randn(100, 2), 2)
+    assert not torch.equal(before, t.game.d.weight)
