@@ -61,7 +61,7 @@ class TensorFeed:
     def _begin_epoch(self) -> None:
         self.epoch_start = self.generator.get_state()
         order = torch.randperm(len(self.tensors[0]), generator=self.generator)
-        self.order = order.to(self.tensors[0].device)
+        self.order = order.to(self.tensors[0].device, non_blocking=True)
         self.position = 0
 
     def next(self) -> Batch:
