@@ -123,6 +123,18 @@ class TestRealDigits:
         assert mnist.judge(torch.full((2500, 784), torch.nan))["modes"] == 0
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torchvision import datasets
+
+    def refused(self: object) -> None:
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr(datasets.MNIST, "download", refused)
+    monkeypatch.setenv("STABILGAN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("no_network")
 def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte.*MNIST/raw.*--data-dir or STABILGAN_DATA"):
         workloads.make("mnist", data_dir=tmp_path)

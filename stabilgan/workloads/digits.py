@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -56,18 +57,20 @@ def load(name: str, data_dir: Path | None, *, train: bool) -> tuple[Tensor, Tens
 
     kind = getattr(datasets, name)
     given = data_dir or (Path(os.environ["STABILGAN_DATA"]) if os.environ.get("STABILGAN_DATA") else None)
-    root = given or cache_dir() / "data"
+    kept = cache_dir() / "data"
+    for root in (given or kept, kept):
+        with contextlib.suppress(RuntimeError):  # torchvision's word for "not found"
+            found = kind(root, train=train, download=False)
+            return found.data, found.targets
     try:
-        found = kind(root, train=train, download=False)
-    except RuntimeError:
-        try:
-            found = kind(root, train=train, download=given is None)
-        except (RuntimeError, OSError):
-            raise FileNotFoundError(
-                f"{name} is not in {root}; put its four files (train-images-idx3-ubyte, train-labels-idx1-ubyte, "
-                f"t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte) into {root / name / 'raw'}, or name the folder that "
-                "has them with --data-dir or STABILGAN_DATA"
-            ) from None
+        found = kind(kept, train=train, download=True)
+    except (RuntimeError, OSError):
+        root = given or kept
+        raise FileNotFoundError(
+            f"{name} is not in {root} and could not be downloaded; put its four files (train-images-idx3-ubyte, "
+            f"train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte) into {root / name / 'raw'}, or "
+            "name the folder that has them with --data-dir or STABILGAN_DATA"
+        ) from None
     return found.data, found.targets
 
 
