@@ -34,3 +34,11 @@ def test_the_readmes_own_trick_can_be_played() -> None:
     before = t.game.d.weight.clone()
     t.fit(torch.randn(100, 2), 2)
     assert not torch.equal(before, t.game.d.weight)
+
+
+def test_the_readmes_tables_are_those_of_the_committed_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import readme
+
+    assert "no detectable" in README or "helps" in README
+    assert readme.filled(README) == README, "run `python benchmarks/readme.py`"
