@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stabilgan.metrics.distances import TILE, Tile, direct, tiles
 from stabilgan.metrics.inputs import pair
+from stabilgan.metrics.meter import PairMeter
 from stabilgan.metrics.neighbours import nearest
 
 
@@ -77,27 +78,11 @@ def expected_coverage(n: int, m: int, k: int) -> float:
     return 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
 
 
-class PRDCMeter:
-    """`prdc` of all batches given to `update`, which keeps them on their device."""
+class PRDCMeter(PairMeter[PRDC]):
+    """`prdc` over batches."""
 
     def __init__(self, *, k: int = 5) -> None:
-        self.k = k
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget every batch."""
-        self.real: list[Tensor] = []
-        self.fake: list[Tensor] = []
-
-    def update(self, *, real: Tensor | None = None, fake: Tensor | None = None) -> "PRDCMeter":
-        """Add a batch of real samples, of fake ones, or of both."""
-        self.real += [] if real is None else [real.detach()]
-        self.fake += [] if fake is None else [fake.detach()]
-        return self
-
-    def compute(self) -> PRDC:
-        """Measure everything seen so far."""
-        return prdc(torch.cat(self.real), torch.cat(self.fake), k=self.k)
+        super().__init__(lambda real, fake: prdc(real, fake, k=k))
 
 
 class Hits:
