@@ -35,6 +35,7 @@ def authenticity(train: Tensor, fake: Tensor) -> Authenticity:
 
     Alaa et al. 2022 (arXiv:2102.08921), Sec. 4.3.
 
+    >>> import torch
     >>> authenticity(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.1], [5.0]])).share
     0.5
     """

@@ -24,52 +24,67 @@ def nearest(x: Tensor, k: int, y: Tensor | None = None, *, size: int = TILE) -> 
     if not 1 <= k <= among:
         raise ValueError(f"k is {k}, but each sample has {among} others; expected 1 <= k <= {among}; "
                          "lower k or draw more samples")
-    other = x if y is None else y
-    keep = min(k + _SPARE, among)
-    search = _Search(len(x), keep, x)
+    search = Nearest(x, k, y)
     for tile in tiles(x, y, size=size):
-        if y is None and tile.i == tile.j:
+        search.add(tile)
+    return search.result()
+
+
+class Nearest:
+    """`nearest` from tiles that another measure may use as well: `add` each of them, then ask for the `result`."""
+
+    def __init__(self, x: Tensor, k: int, y: Tensor | None = None) -> None:
+        self.x, self.y, self.k, self.own = x, x if y is None else y, k, y is None
+        self.keep = min(k + _SPARE, len(self.y) - self.own)
+        self.squares = x.new_full((len(x), self.keep), torch.inf)
+        self.rows = torch.zeros((len(x), self.keep), dtype=torch.long, device=x.device)
+        self.slack = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+
+    def add(self, tile: Tile, *, flipped: bool = False) -> None:
+        """Search a tile of distances between x and y, or between y and x if `flipped`; leaves all but its diagonal."""
+        if self.own and tile.i == tile.j:
             tile.squares.fill_diagonal_(torch.inf)
-        search.add(tile.i, tile.j, tile, dim=1)
-        if y is None and tile.i != tile.j:
-            search.add(tile.j, tile.i, tile, dim=0)
-    squares, rows = search.measure(x, other)
-    lost = squares[:, k - 1] > search.squares.amax(1).double() - search.slack  # one left out may be nearer
-    hard = (lost & (keep < among)).nonzero().flatten()
-    if len(hard) and x.dtype != torch.float64:
-        again = _Search(len(hard), keep, x)
-        for tile in tiles(x[hard], other, dtype=torch.float64, size=size):
-            if y is None:
-                columns = torch.arange(tile.j.start, tile.j.stop, device=x.device)
+        if not flipped:
+            self._merge(tile.i, tile.j, tile, dim=1)
+        if flipped or (self.own and tile.i != tile.j):
+            self._merge(tile.j, tile.i, tile, dim=0)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Squared distances and row numbers, as `nearest` gives them."""
+        squares, rows = self._measure(torch.arange(len(self.x), device=self.x.device))
+        lost = squares[:, self.k - 1] > self.squares.amax(1).double() - self.slack  # one left out may be nearer
+        hard = (lost & (self.keep < len(self.y) - self.own)).nonzero().flatten()
+        if len(hard) and self.squares.dtype != torch.float64:
+            squares[hard], rows[hard] = self._again(hard)
+        return squares[:, : self.k], rows[:, : self.k]
+
+    def _again(self, hard: Tensor) -> tuple[Tensor, Tensor]:
+        """The hard rows of x once more, in float64."""
+        search = Nearest(self.x[hard], self.k + self.own, self.y)
+        for tile in tiles(self.x[hard], self.y, dtype=torch.float64):
+            if self.own:
+                columns = torch.arange(tile.j.start, tile.j.stop, device=self.x.device)
                 tile.squares.masked_fill_(hard[tile.i, None] == columns, torch.inf)
-            again.add(tile.i, tile.j, tile, dim=1)
-        squares[hard], rows[hard] = again.measure(x[hard], other)
-    return squares[:, :k], rows[:, :k]
+            search.add(tile)
+        squares, rows = search._measure(torch.arange(len(hard), device=self.x.device))
+        return squares[:, : self.keep], rows[:, : self.keep]
 
-
-class _Search:
-    """The `keep` smallest squares of each row so far, where they are, and the most that one may be off."""
-
-    def __init__(self, n: int, keep: int, x: Tensor) -> None:
-        self.squares = x.new_full((n, keep), torch.inf)
-        self.rows = torch.zeros((n, keep), dtype=torch.long, device=x.device)
-        self.slack = torch.zeros(n, dtype=torch.float64, device=x.device)
-
-    def add(self, mine: slice, theirs: slice, tile: Tile, dim: int) -> None:
-        values, places = smallest(tile.squares, self.squares.shape[1], dim)
+    def _merge(self, mine: slice, theirs: slice, tile: Tile, dim: int) -> None:
+        values, places = smallest(tile.squares, self.keep, dim)
         if self.squares.dtype != values.dtype:
             self.squares = self.squares.to(values.dtype)
         both = torch.cat([self.squares[mine], values], 1)
         where = torch.cat([self.rows[mine], places + theirs.start], 1)
-        self.squares[mine], order = both.topk(self.squares.shape[1], 1, largest=False, sorted=False)
+        self.squares[mine], order = both.topk(self.keep, 1, largest=False, sorted=False)
         self.rows[mine] = where.gather(1, order)
         self.slack[mine] = self.slack[mine].clamp(min=tile.slack)
 
-    def measure(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure(self, i: Tensor) -> tuple[Tensor, Tensor]:
         """The candidates' squares by their differences, ascending, and their rows."""
-        n, keep = self.rows.shape
-        i = torch.arange(n, device=x.device)[:, None].expand(n, keep).reshape(-1)
-        squares, order = direct(x, y, i, self.rows.reshape(-1)).view(n, keep).sort(dim=1, stable=True)
+        pairs = i[:, None].expand_as(self.rows).reshape(-1)
+        squares = direct(self.x, self.y, pairs, self.rows.reshape(-1)).view(self.rows.shape)
+        squares = squares.masked_fill(self.squares.isinf(), torch.inf)
+        squares, order = squares.sort(dim=1, stable=True)
         return squares, self.rows.gather(1, order)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, tiles
-from stabilgan.metrics.frechet import gram
+from stabilgan.metrics.distances import TILE, Tile, tiles
+from stabilgan.metrics.gaussian import gram
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
 
@@ -76,7 +76,7 @@ def rke(x: Tensor, *, sigma: float, tile: int = TILE) -> Vendi:
     _bandwidth(sigma)
     sums = RKESum(sigma)
     for part in tiles(rows, dtype=sums.dtype(rows), size=tile):
-        sums.add(part.squares, twice=part.i != part.j)
+        sums.add(part)
     return sums.result(len(rows))
 
 
@@ -142,6 +142,7 @@ class RKESum:
     def __init__(self, sigma: float) -> None:
         self.sigma = sigma
         self.total: float | Tensor = 0.0
+        self.scratch = torch.empty(0)
 
     def dtype(self, x: Tensor) -> torch.dtype:
         """float64 where rounding in float32 products would move the exponent, x's own otherwise."""
@@ -149,10 +150,15 @@ class RKESum:
         coarse = torch.finfo(x.dtype).eps * largest / self.sigma**2
         return torch.float64 if coarse > 1e-6 else x.dtype
 
-    def add(self, squares: Tensor, *, twice: bool) -> None:
-        """Add a tile; it is overwritten."""
-        squares.mul_(-1 / self.sigma**2).clamp_(-80, 0).exp_()  # below exp(-80) come slow denormal numbers
-        self.total = self.total + squares.sum(dtype=torch.float64) * (2 if twice else 1)
+    def add(self, tile: Tile) -> None:
+        """Add a tile of distances within one set, a tile off the diagonal twice."""
+        squares = tile.squares
+        if self.scratch.dtype != squares.dtype or self.scratch.numel() < squares.numel():
+            self.scratch = torch.empty_like(squares).flatten()
+        powers = self.scratch[: squares.numel()].view_as(squares)
+        torch.mul(squares, -1 / self.sigma**2, out=powers)
+        powers.clamp_(-80, 0).exp_()  # below exp(-80) come slow denormal numbers
+        self.total = self.total + powers.sum(dtype=torch.float64) * (1 if tile.i == tile.j else 2)
 
     def result(self, n: int) -> Vendi:
         """The score of n samples."""
