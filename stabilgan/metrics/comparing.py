@@ -1,7 +1,7 @@
-"""What a reading is worth: how much it would move with other samples, and what real samples read in the fakes' place."""
+"""What a reading is worth: how far other samples would move it, and what reals read in the fakes' place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, is_dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 from stabilgan.metrics.inputs import pair
 
 Result = TypeVar("Result")
-_ABOUT = {"n", "m", "d", "k", "q", "p", "seed", "std", "standard_error", "size", "level", "threshold", "alpha", "sigma"}
+_ABOUT = {"std", "standard_error", "threshold", "level", "alpha", "sigma", "q", "p"}  # numbers that describe a reading
 
 
 @dataclass(frozen=True)
 class Compared(Generic[Result]):
-    """What `compare` measured: the fakes, and other reals in their place, against the same reals and in the same number.
+    """What `compare` measured: the fakes, and other reals in their place, against the same reals, in the same number.
 
     fake: the measure's result for the fakes.
     real: the result for real samples in their place.
@@ -40,9 +40,9 @@ def compare(
     """Measure fakes, and real samples in their place, at the same sizes.
 
     measure: any of the pair measures, such as `prdc` or `lambda r, f: prdc(r, f, k=3)`. real: (N, d), fake: (M, d).
-    holdout: real samples that are not in `real`; without it `real` is split at random, one half to compare with and one
-    in the fakes' place. Fakes and holdout are cut to the same number. repeats: resamples for the interval, 0 for none;
-    50 or more. seed: draws the split and the resamples.
+    holdout: real samples that are not in `real`; without it `real` is split at random, one half to compare with and
+    one in the fakes' place. Fakes and holdout are cut to the same number. repeats: resamples for the interval, 0 for
+    none; better 50 or more. seed: draws the split and the resamples.
 
     >>> compared = compare(lambda r, f: len(f) / len(r), torch.zeros(10, 1), torch.zeros(8, 1))
     >>> compared.fake, compared.real
@@ -73,9 +73,10 @@ def half_sample_interval(
     """Bracket each number of a result by resampling halves of both sets without replacement.
 
     The bootstrap with replacement would put duplicates at distance 0 into every nearest-neighbour measure. Halves
-    have none, and for a mean the spread of half-sample readings is that of the full sample's, since (1 - ½)/(N/2) = 1/N. So
-    the interval is the full reading, plus and minus the quantiles of the half-sample readings about their own mean: it
-    holds the sampling error, and not the bias that a measure has at this N. (Politis and Romano 1994, Shao and Wu 1989.)
+    have none, and for a mean the spread of half-sample readings is that of the full sample's, as (1 - ½)/(N/2) = 1/N.
+    So the interval is the full reading, plus and minus the quantiles of the half-sample readings about their own mean:
+    it holds the sampling error, and not the bias that a measure has at this N. For the numbers of an `Evaluation` the
+    names are those of the fields with dots, such as "prdc.coverage". (Shao and Wu 1989; Politis and Romano 1994.)
 
     >>> x = torch.arange(100.0)[:, None]
     >>> low, high = half_sample_interval(lambda r, f: f.mean().item(), x, x, seed=1)["value"]
@@ -101,8 +102,13 @@ def half_sample_interval(
     return result
 
 
-def _numbers(result: object) -> dict[str, float]:
+def _numbers(result: object, prefix: str = "") -> dict[str, float]:
     if isinstance(result, (int, float)):
         return {"value": float(result)}
-    pairs = ((f.name, getattr(result, f.name)) for f in fields(result) if f.name not in _ABOUT)  # type: ignore
-    return {name: float(value) for name, value in pairs if isinstance(value, (int, float))}
+    found: dict[str, float] = {}
+    for name, value in vars(result).items():
+        if isinstance(value, float) and name not in _ABOUT:
+            found[prefix + name] = value
+        elif is_dataclass(value):
+            found |= _numbers(value, f"{prefix}{name}.")
+    return found

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from stabilgan.metrics.birthday import Birthday, birthday_test
@@ -52,6 +51,7 @@ def evaluate(
     samples: at most 100 bins and regions, 5 samples for each at least. seed: for everything that draws. PRDC, RKE and
     authenticity take three passes over the distances together; KID, Fréchet and the others take their own.
 
+    >>> import torch
     >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     >>> evaluate(x[:100], x[100:]).prdc.n
     100

@@ -52,22 +52,42 @@ class Nearest:
     def result(self) -> tuple[Tensor, Tensor]:
         """Squared distances and row numbers, as `nearest` gives them."""
         squares, rows = self._measure(torch.arange(len(self.x), device=self.x.device))
-        lost = squares[:, self.k - 1] > self.squares.amax(1).double() - self.slack  # one left out may be nearer
-        hard = (lost & (self.keep < len(self.y) - self.own)).nonzero().flatten()
+        hard = self._doubtful(squares)
         if len(hard) and self.squares.dtype != torch.float64:
-            squares[hard], rows[hard] = self._again(hard)
+            finer = self._again(hard)
+            found, where = finer._measure(torch.arange(len(hard), device=self.x.device))
+            squares[hard], rows[hard] = found[:, : self.keep], where[:, : self.keep]
+            hard = hard[finer._doubtful(found)]
+        if len(hard):
+            wide = self.y.double()
+            for some in torch.split(hard, max(1, 2**23 // len(wide))):
+                squares[some], rows[some] = self._plain(some, wide)
         return squares[:, : self.k], rows[:, : self.k]
 
-    def _again(self, hard: Tensor) -> tuple[Tensor, Tensor]:
-        """The hard rows of x once more, in float64."""
-        search = Nearest(self.x[hard], self.k + self.own, self.y)
+    def _doubtful(self, squares: Tensor) -> Tensor:
+        """The rows that may have lost a neighbour nearer than the k-th found, by rounding in the tiles."""
+        lost = squares[:, self.k - 1] > (self.squares.amax(1).double() - self.slack).clamp(min=0)
+        return (lost & (self.keep < len(self.y) - self.own)).nonzero().flatten()
+
+    def _again(self, hard: Tensor) -> "Nearest":
+        """Search for the hard rows of x once more, in float64."""
+        search = Nearest(self.x[hard], self.k, self.y)
         for tile in tiles(self.x[hard], self.y, dtype=torch.float64):
             if self.own:
                 columns = torch.arange(tile.j.start, tile.j.stop, device=self.x.device)
                 tile.squares.masked_fill_(hard[tile.i, None] == columns, torch.inf)
             search.add(tile)
-        squares, rows = search._measure(torch.arange(len(hard), device=self.x.device))
-        return squares[:, : self.keep], rows[:, : self.keep]
+        return search
+
+    def _plain(self, hard: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
+        """The last resort for what float64 products can't tell apart either: every difference by itself."""
+        apart = torch.cdist(self.x[hard].double(), wide, compute_mode="donot_use_mm_for_euclid_dist")
+        if self.own:
+            apart.scatter_(1, hard[:, None], torch.inf)
+        rows = apart.topk(self.keep, 1, largest=False, sorted=False).indices
+        squares = direct(self.x, self.y, hard[:, None].expand_as(rows).reshape(-1), rows.reshape(-1)).view(rows.shape)
+        squares, order = squares.sort(dim=1, stable=True)
+        return squares, rows.gather(1, order)
 
     def _merge(self, mine: slice, theirs: slice, tile: Tile, dim: int) -> None:
         values, places = smallest(tile.squares, self.keep, dim)

@@ -34,9 +34,9 @@ class Vendi:
 def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
     """Count the effectively different samples by the cosine kernel: m equal clusters at right angles give m.
 
-    x: (N, d), no row zero. q: order, above 0. The score is exp of the order-q Rényi entropy of the eigenvalues of the
-    kernel matrix over N. Those of the d x d matrix are the same, so the smaller side is taken; order 2 needs no
-    eigenvalues. float64. Raises ValueError for a zero row, which has no direction.
+    x: (N, d); rows of zeros count as alike, and unlike all others. q: order, above 0. The score is exp of the order-q
+    Rényi entropy of the eigenvalues of the kernel matrix over N. Those of the d x d matrix are the same, so the
+    smaller side is taken; order 2 needs no eigenvalues. In float64. Raises ValueError for nan and infinity.
 
     Friedman and Dieng 2023 (arXiv:2210.02410); orders: Pasarkar and Dieng 2024 (arXiv:2310.12952).
 
@@ -46,9 +46,9 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
     rows = features(x)
     _order(q)
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    if not (norms > 0).all():
-        raise ValueError(f"x has {int((norms == 0).sum())} zero rows, which have no direction; "
-                         "leave them out, or use rke")
+    if not (norms > 0).all():  # a direction of their own for rows without one
+        rows = torch.cat([rows, (norms == 0).to(rows)], 1)
+        norms = torch.where(norms > 0, norms, 1.0)
     n, d = rows.shape
     if n < d:
         side = gram(rows.double() / norms)
@@ -169,7 +169,7 @@ def _score(side: Tensor, q: float) -> float:
     if q == 2:
         return 1 / side.square().sum().item()
     values = torch.linalg.eigvalsh(side)
-    values = values[values > 0]
+    values = values[values > len(values) * torch.finfo(values.dtype).eps * values[-1]]  # the rest is rounding
     if q == 1:
         return float(torch.special.entr(values).sum().exp())
     if q == math.inf:
