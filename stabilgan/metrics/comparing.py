@@ -1,5 +1,6 @@
 """What a reading is worth: how far other samples would move it, and what reals read in the fakes' place."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from typing import Generic, TypeVar
@@ -74,7 +75,7 @@ def half_sample_interval(
 
     The bootstrap with replacement would put duplicates at distance 0 into every nearest-neighbour measure. Halves
     have none, and for a mean the spread of half-sample readings is that of the full sample's, as (1 - ½)/(N/2) = 1/N.
-    So the interval is the full reading, plus and minus the quantiles of the half-sample readings about their own mean:
+    So the interval is the full reading, plus and minus the normal quantile times the spread of the half-sample ones:
     it holds the sampling error, and not the bias that a measure has at this N. For the numbers of an `Evaluation` the
     names are those of the fields with dots, such as "prdc.coverage". (Shao and Wu 1989; Politis and Romano 1994.)
 
@@ -93,12 +94,11 @@ def half_sample_interval(
 
     full = _numbers(measure(real, fake))
     draws = [_numbers(measure(half(real), half(fake))) for _ in range(repeats)]
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    reach = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item()
     result = {}
     for name, value in full.items():
-        readings = torch.tensor([draw[name] for draw in draws], dtype=torch.float64)
-        low, high = (value + (readings - readings.mean()).quantile(tails)).tolist()
-        result[name] = (low, high)
+        spread = reach * torch.tensor([draw[name] for draw in draws], dtype=torch.float64).std().item()
+        result[name] = (value - spread, value + spread)
     return result
 
 

@@ -31,8 +31,9 @@ def digits() -> tuple[Tensor, Tensor]:
     from torchvision.datasets import MNIST
 
     data = MNIST(root, train=True, download=False)
-    x = data.data[:20_000].flatten(1).double() / 255
+    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(0))[:20_000]  # MNIST is not shuffled
+    x = data.data[order].flatten(1).double() / 255
     x = x - x.mean(0)
     _, vectors = torch.linalg.eigh(x.T @ x)
     features = x @ vectors[:, -50:]
-    return (features / features.square().sum(1).mean().sqrt()).float(), data.targets[:20_000]
+    return (features / features.square().sum(1).mean().sqrt()).float(), data.targets[order]

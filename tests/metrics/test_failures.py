@@ -89,7 +89,7 @@ def real_digits() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.data
 def test_digits_dropped_one_by_one(real_digits):
     real, pool, labels = real_digits
-    fakes = [pool[labels >= first][:2500] for first in (0, 3, 6, 9)]
+    fakes = [pool[labels <= last][:2500] for last in (9, 6, 3, 1)]
     results = [prdc(real, fake) for fake in fakes]
     for name in ("recall", "coverage", "clipped_coverage"):
         assert falling([getattr(result, name) for result in results]), name
@@ -114,7 +114,8 @@ def test_digits_collapsing_to_one_image(real_digits):
     fakes = [centre + (pool[:2500] - centre) * left for left in (1.0, 0.5, 0.1, 0.0)]
     results = [prdc(real, fake) for fake in fakes]
     assert falling([result.coverage for result in results])
-    assert falling([result.recall for result in results][:3])
+    assert falling([result.recall for result in results][:2])
+    assert results[1].recall < 0.1
     assert falling([rke(fake, sigma=0.4).score for fake in fakes])
     assert rising(read(lambda r, f: frechet_distance(r, f).distance, real, fakes))
     births = [birthday_test(real, fake, size=100) for fake in fakes]
@@ -129,7 +130,8 @@ def test_digits_repeated_from_a_smaller_and_smaller_set(real_digits):
     fakes = [pool[torch.arange(2500) % unique] for unique in (2500, 500, 100, 20)]
     births = [birthday_test(real, fake, size=50, trials=200, threshold=0.0) for fake in fakes]
     for birth, unique in zip(births[1:], (500, 100, 20), strict=True):
-        assert birth.support == pytest.approx(unique, rel=0.25)
+        pairs_alike = (2500 / unique - 1) / 2499
+        assert birth.support == pytest.approx(1 / pairs_alike, rel=0.2)
     assert rising([birth.probability for birth in births[:3]])
     results = [prdc(real, fake) for fake in fakes]
     assert falling([result.coverage for result in results])
@@ -144,7 +146,9 @@ def test_digits_under_more_and_more_noise(real_digits):
     for name in ("precision", "density", "coverage", "clipped_density", "clipped_coverage"):
         assert falling([getattr(result, name) for result in results]), name
     assert rising(read(lambda r, f: frechet_distance(r, f).distance, real, fakes))
-    assert rising(read(lambda r, f: kernel_distance(r, f, subsets=0).distance, real, fakes))
+    # the kernel (x·y/d + 1)³ sees a change of variance only in features of about unit variance
+    scaled = [50**0.5 * fake for fake in fakes]
+    assert rising(read(lambda r, f: kernel_distance(r, f, subsets=0).distance, 50**0.5 * real, scaled))
 
 
 @pytest.mark.data

