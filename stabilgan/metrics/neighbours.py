@@ -95,7 +95,7 @@ class Nearest:
             self.squares = self.squares.to(values.dtype)
         both = torch.cat([self.squares[mine], values], 1)
         where = torch.cat([self.rows[mine], places + theirs.start], 1)
-        self.squares[mine], order = both.topk(self.keep, 1, largest=False, sorted=False)
+        self.squares[mine], order = _least(both, self.keep)
         self.rows[mine] = where.gather(1, order)
         self.slack[mine] = self.slack[mine].clamp(min=tile.slack)
 
@@ -112,7 +112,8 @@ def smallest(tile: Tensor, keep: int, dim: int) -> tuple[Tensor, Tensor]:
     """The `keep` smallest values of each row (dim 1) or column (dim 0) of a tile, unsorted, and their places.
 
     Folds the tile first: the `keep` smallest values lie in the `keep` folds with the smallest minima, so that the
-    search goes through a few hundred values instead of all. A tile narrower than `keep` gives all it has.
+    search goes through a few hundred values instead of all. A tile narrower than `keep` gives all it has. Values below
+    0, which only rounding makes of squares, count as 0.
 
     >>> values, places = smallest(torch.tensor([[4.0, 1.0, 3.0], [0.0, 7.0, 2.0]]), 1, dim=1)
     >>> values.flatten().tolist(), places.flatten().tolist()
@@ -121,17 +122,30 @@ def smallest(tile: Tensor, keep: int, dim: int) -> tuple[Tensor, Tensor]:
     length = tile.shape[dim]
     folds = length // _FOLD
     if folds < 2 * keep:
-        rows = tile if dim == 1 else tile.T.contiguous()
-        values, places = rows.topk(min(keep, length), 1, largest=False, sorted=False)
-        return values, places
+        return _least(tile if dim == 1 else tile.T.contiguous(), min(keep, length))
     if dim == 1:
         head, tail = torch.unflatten(tile[:, : folds * _FOLD], 1, (_FOLD, folds)), tile[:, folds * _FOLD :]
-        fold = head.amin(1).topk(keep, 1, largest=False, sorted=False).indices
+        fold = _least(head.amin(1), keep)[1]
         chosen = head.gather(2, fold[:, None].expand(-1, _FOLD, -1)).flatten(1)
     else:
         head, tail = torch.unflatten(tile[: folds * _FOLD], 0, (_FOLD, folds)), tile[folds * _FOLD :].T
-        fold = head.amin(0).T.contiguous().topk(keep, 1, largest=False, sorted=False).indices
+        fold = _least(head.amin(0).T.contiguous(), keep)[1]
         chosen = head.gather(1, fold.T[None].expand(_FOLD, -1, -1)).flatten(0, 1).T
-    values, place = torch.cat([chosen, tail], 1).topk(keep, 1, largest=False, sorted=False)
+    values, place = _least(torch.cat([chosen, tail], 1), keep)
     inside = (place // keep) * folds + fold.gather(1, place % keep)
     return values, torch.where(place < keep * _FOLD, inside, place - keep * _FOLD + folds * _FOLD)
+
+
+def _least(values: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """The `keep` smallest values of each row, unsorted, and their places.
+
+    On a CPU as whole numbers, the value's bits above its place's, by NumPy's partition: five times quicker than topk.
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32 or values.shape[1] <= keep:
+        return values.topk(keep, 1, largest=False, sorted=False)
+    keys = values.clamp(min=0).view(torch.int32).long().bitwise_left_shift_(32)  # so that -0 and rounding sort as 0
+    keys |= torch.arange(values.shape[1])
+    array = keys.numpy()
+    array.partition(keep - 1, axis=1)
+    best = keys[:, :keep]
+    return (best >> 32).int().view(torch.float32), best & 0xFFFFFFFF

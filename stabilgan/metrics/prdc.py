@@ -128,7 +128,7 @@ class Hits:
     def _count(self, tile: Tile) -> bool:
         """Count the tile, or refuse it before anything is counted if too many pairs are too close to call."""
         i, j, squares, slack = tile.i, tile.j, tile.squares, tile.slack
-        row, column, excess = _below(squares - self.r[i, None].to(squares.dtype), slack)
+        row, column, excess = _below(squares, self.r[i].to(squares.dtype), slack)
         close = (excess >= -slack).nonzero().flatten()
         over = squares.sub_(self.s[j].to(squares.dtype))
         least = over.amin(1)
@@ -156,17 +156,20 @@ class Hits:
         return True
 
 
-def _below(values: Tensor, limit: float, fold: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """The places (row, column) and values below or at a limit; looks closely only where a fold's minimum is."""
+def _below(values: Tensor, limits: Tensor, slack: float, fold: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    """Where values are below their row's limit, up to the slack: row, column and by how much they exceed it.
+
+    Looks closely only at the folds whose minimum is below.
+    """
     folds = values.shape[1] // fold
-    head = torch.unflatten(values[:, : folds * fold], 1, (fold, folds))
-    row, at = (head.amin(1) <= limit).nonzero().unbind(1)
-    chosen = head[row, :, at]
-    hit, step = (chosen <= limit).nonzero().unbind(1)
-    rest, last = (values[:, folds * fold :] <= limit).nonzero().unbind(1)
-    rows = torch.cat([row[hit], rest])
-    columns = torch.cat([step * folds + at[hit], last + folds * fold])
-    return rows, columns, torch.cat([chosen[hit, step], values[rest, last + folds * fold]])
+    head, rest = torch.unflatten(values[:, : folds * fold], 1, (fold, folds)), values[:, folds * fold :]
+    row, at = (head.amin(1) <= (limits + slack)[:, None]).nonzero().unbind(1)
+    chosen = head[row, :, at] - limits[row, None]
+    hit, step = (chosen <= slack).nonzero().unbind(1)
+    last, end = (rest <= (limits + slack)[:, None]).nonzero().unbind(1)
+    rows = torch.cat([row[hit], last])
+    columns = torch.cat([step * folds + at[hit], end + folds * fold])
+    return rows, columns, torch.cat([chosen[hit, step], rest[last, end] - limits[last]])
 
 
 def _straighten(good: float, n: int, m: int, k: int) -> float:
