@@ -5,6 +5,7 @@ collapsed set. So points are centred first, every tile knows its `slack`, and wh
 slack asks `direct`.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,7 +53,8 @@ def tiles(x: Tensor, y: Tensor | None = None, *, dtype: torch.dtype | None = Non
         for j in range(i if y is None else 0, len(other), size):
             b = right[j]
             squares = out[: len(a) * len(b)].view(len(a), len(b))
-            torch.mm(a, b.T, out=squares)
+            with full_precision():
+                torch.mm(a, b.T, out=squares)
             slack = coarse * (left.largest[i // size] + right.largest[j // size])
             yield Tile(slice(i, i + len(a)), slice(j, j + len(b)), squares, slack)
 
@@ -70,6 +72,20 @@ def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
         apart -= y.index_select(0, j[some : some + step])
         torch.sum(apart.square_(), 1, out=squares[some : some + step])
     return squares
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 in float32, not in TF32 or bfloat16, whatever the process allows elsewhere."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _norms(x: Tensor, centre: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE
+from stabilgan.metrics.distances import TILE, full_precision
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 
@@ -134,7 +134,8 @@ class _Kernel:
             for j in range(i if x is y else 0, len(y), size):
                 right = y[j : j + size]
                 base, power = (part[: len(left) * len(right)].view(len(left), len(right)) for part in room)
-                torch.mm(left, right.T, out=base).add_(self.coef0)
+                with full_precision():
+                    torch.mm(left, right.T, out=base).add_(self.coef0)
                 power.copy_(base)
                 for _ in range(self.degree - 1):
                     power.mul_(base)

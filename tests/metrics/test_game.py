@@ -83,6 +83,16 @@ def test_the_sparse_solver_finds_the_eigenvalues_of_a_known_game():
     assert found == jacobian_eigenvalues(g, d, losses, k=6)
 
 
+def test_the_largest_eigenvalues_are_those_kept():
+    g, d = Point([0.5]), Point([0.5, 0.5])
+
+    def losses() -> tuple[Tensor, Tensor]:
+        return (torch.tensor([1.0, 3.0]) * d.at.square()).sum() / 2, 2 * g.at.square().sum() / 2
+
+    assert jacobian_eigenvalues(g, d, losses, k=2).values == (-3, -2)
+    assert jacobian_eigenvalues(g, d, losses, k=1).values == (-3,)
+
+
 def test_the_jacobian_of_networks_is_the_finite_difference_of_their_field():
     torch.manual_seed(0)
     g, d = nn.Linear(2, 2).double(), nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stabilgan.metrics.distances import tiles
 from stabilgan.metrics.neighbours import nearest, smallest
 from stabilgan.metrics.prdc import PRDCMeter, _straighten, expected_coverage, prdc
 
@@ -77,6 +78,34 @@ def test_a_collapsed_set_far_from_the_origin_has_exact_radii():
     assert ((plain - want) / want).abs().max() > 0.5  # the trap: products of points that are not centred
     got = nearest(x, 5)[0][:, -1].sqrt()
     assert ((got - want) / want).abs().max() < 1e-12
+
+
+def test_tiles_of_a_collapsed_set_are_centred():
+    x = 25 + normal(300, 8, 0, 1e-4)
+    want = (x[:, None].double() - x.double()).square().sum(2)
+    (tile,) = tiles(x)
+    assert tile.slack < 1e-3 * want.median()
+    assert (tile.squares - want).abs().max() < tile.slack
+
+
+@pytest.mark.parametrize("products", ["high", "medium"])
+def test_tiles_are_exact_to_their_slack_whatever_the_global_precision_of_products(products):
+    x, y = normal(300, 300, 0), normal(200, 300, 1)
+    want = (x[:, None].double() - y.double()).square().sum(2)
+    torch.set_float32_matmul_precision(products)
+    try:
+        (tile,) = tiles(x, y)
+        assert (tile.squares - want).abs().max() < tile.slack < 1e-5 * want.median()
+        assert torch.get_float32_matmul_precision() == products
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_clusters_that_even_float64_products_cannot_resolve_are_searched_by_differences():
+    centres = torch.tensor([[-38.0], [15.0], [8.0]]).double()
+    rng = torch.Generator().manual_seed(0)
+    x, y = (centres.repeat(60, 1) + 1e-7 * torch.randn(180, 1, generator=rng).double() for _ in range(2))
+    check(x, y, k=3)
 
 
 def test_duplicates_at_distance_zero_are_strictly_inside_only_of_a_ball_with_a_radius():
