@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stabilgan.metrics.distances import full_precision
 from stabilgan.metrics.meter import SetMeter
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -28,6 +29,7 @@ class MSSSIMDiversity:
     seed: int
 
 
+@full_precision()
 def ms_ssim(a: Tensor, b: Tensor, *, data_range: float, scales: int = 5) -> Tensor:
     """Compare images pair by pair at several scales: 1 for equal ones, near 0 for unrelated ones. Returns (N,).
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stabilgan.metrics.distances import full_precision
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 
@@ -91,6 +92,7 @@ def _kmeans(x: Tensor, k: int, seed: int, rounds: int = 50) -> Tensor:
     return centres + centre
 
 
+@full_precision()
 def _assign(rows: Tensor, centres: Tensor) -> Tensor:
     half = centres.square().sum(1) / 2
     return torch.cat([(half - part @ centres.T).argmin(1) for part in torch.split(rows, 8192)])

@@ -3,18 +3,21 @@
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Tile, direct, tiles
+from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
 
 _SPARE = 3  # candidates kept beyond those asked for, so that rounding seldom decides who is among them
 _FOLD = 16  # values folded into one minimum before the search
 
 
-def nearest(x: Tensor, k: int, y: Tensor | None = None, *, size: int = TILE) -> tuple[Tensor, Tensor]:
+def nearest(
+    x: Tensor, k: int, y: Tensor | None = None, *, products: Products = "float32", size: int = TILE
+) -> tuple[Tensor, Tensor]:
     """Find the k nearest rows of y for each row of x; without y, the k nearest other rows of x.
 
     x: (N, d), y: (M, d), finite. Returns squared distances (N, k) in float64, ascending, and row numbers (N, k). The
     distances are exact: candidates come from matrix products, are measured again by their differences, and where
-    rounding could have hidden a nearer one the row is searched again in float64. Raises ValueError with fewer than k.
+    rounding could have hidden a nearer one the row is searched again in float64. With other `products` (see `tiles`)
+    it is not, so that a neighbour may be missed. Raises ValueError with fewer than k.
 
     >>> squares, rows = nearest(torch.tensor([[0.0], [1.0], [3.0]]), 1)
     >>> squares.flatten().tolist(), rows.flatten().tolist()
@@ -24,8 +27,8 @@ def nearest(x: Tensor, k: int, y: Tensor | None = None, *, size: int = TILE) -> 
     if not 1 <= k <= among:
         raise ValueError(f"k is {k}, but each sample has {among} others; expected 1 <= k <= {among}; "
                          "lower k or draw more samples")
-    search = Nearest(x, k, y)
-    for tile in tiles(x, y, size=size):
+    search = Nearest(x, k, y, exact=products == "float32")
+    for tile in tiles(x, y, products=products, size=size):
         search.add(tile)
     return search.result()
 
@@ -33,8 +36,9 @@ def nearest(x: Tensor, k: int, y: Tensor | None = None, *, size: int = TILE) -> 
 class Nearest:
     """`nearest` from tiles that another measure may use as well: `add` each of them, then ask for the `result`."""
 
-    def __init__(self, x: Tensor, k: int, y: Tensor | None = None) -> None:
+    def __init__(self, x: Tensor, k: int, y: Tensor | None = None, *, exact: bool = True) -> None:
         self.x, self.y, self.k, self.own = x, x if y is None else y, k, y is None
+        self.exact = exact  # False: don't search again what rounding left in doubt
         self.keep = min(k + _SPARE, len(self.y) - self.own)
         self.squares = x.new_full((len(x), self.keep), torch.inf)
         self.rows = torch.zeros((len(x), self.keep), dtype=torch.long, device=x.device)
@@ -67,7 +71,7 @@ class Nearest:
     def _doubtful(self, squares: Tensor) -> Tensor:
         """The rows that may have lost a neighbour nearer than the k-th found, by rounding in the tiles."""
         lost = squares[:, self.k - 1] > (self.squares.amax(1).double() - self.slack).clamp(min=0)
-        return (lost & (self.keep < len(self.y) - self.own)).nonzero().flatten()
+        return (lost & self.exact & (self.keep < len(self.y) - self.own)).nonzero().flatten()
 
     def _again(self, hard: Tensor) -> "Nearest":
         """Search for the hard rows of x once more, in float64."""

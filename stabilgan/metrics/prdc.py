@@ -1,12 +1,12 @@
 """Precision, recall, density and coverage: how much of each set lies in the other's neighbourhood."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Tile, direct, tiles
+from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 from stabilgan.metrics.neighbours import nearest
@@ -35,15 +35,20 @@ class PRDC:
     n: int
     m: int
     k: int
+    products: str = "float32"
 
 
-def prdc(real: Tensor, fake: Tensor, *, k: int = 5, tile: int = TILE) -> PRDC:
+def prdc(
+    real: Tensor, fake: Tensor, *, k: int = 5, products: Products = "float32", tile: int = TILE
+) -> PRDC:
     """Measure precision, recall, density and coverage of fakes against reals, exactly.
 
     real: (N, d), fake: (M, d): features of one kind, N and M above k. A sample's ball reaches to its k-th nearest
     neighbour in its own set; inside means strictly nearer, as in the authors' package. Distances that rounding
     cannot tell apart are measured again by their differences, so collapsed and duplicated samples read right.
     Memory: a few tiles of tile x tile, whatever N and M are. Raises ValueError with too few samples, or nan.
+    products: "tf32" and "bfloat16" are quicker where the hardware has them, and no longer exact: on standard normal
+    features of 64 to 2,048 dimensions bfloat16 moved every reading by less than 0.01.
 
     Precision and recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991); density and coverage: Naeem et al. 2020
     (arXiv:2002.09797); clipped: Salvy et al. 2025 (arXiv:2507.01761).
@@ -57,11 +62,11 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = 5, tile: int = TILE) -> PRDC:
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k is {k} with {len(real)} real and {len(fake)} fake samples; "
                          "expected 1 <= k < the fewer of them; lower k or draw more samples")
-    own, rows = nearest(real, k, size=tile)
-    hits = Hits(real, fake, own[:, -1], nearest(fake, k, size=tile)[0][:, -1])
-    for part in tiles(real, fake, size=tile):
+    own, rows = nearest(real, k, products=products, size=tile)
+    hits = Hits(real, fake, own[:, -1], nearest(fake, k, products=products, size=tile)[0][:, -1])
+    for part in tiles(real, fake, products=products, size=tile):
         hits.add(part)
-    return hits.result(own, rows)
+    return replace(hits.result(own, rows), products=products)
 
 
 def expected_coverage(n: int, m: int, k: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stabilgan.metrics.distances import full_precision
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 
@@ -27,6 +28,7 @@ class SlicedWasserstein:
     seed: int
 
 
+@full_precision()
 def sliced_wasserstein(
     real: Tensor, fake: Tensor, *, p: float = 2.0, projections: int = 256, seed: int = 0
 ) -> SlicedWasserstein:

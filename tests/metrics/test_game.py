@@ -194,9 +194,9 @@ def test_singular_values_are_exact_and_read_through_spectral_norm_without_moving
     assert found["3"][0] == pytest.approx(
         torch.linalg.matrix_norm(turned.weight.transpose(0, 1).flatten(1), 2).item(), rel=1e-5
     )
-    wrapped = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4), n_power_iterations=50)
+    wrapped = nn.utils.parametrizations.spectral_norm(nn.Linear(60, 40))  # far from converged
     state = {name: value.clone() for name, value in wrapped.state_dict().items()}
-    assert singular_values(wrapped)[""] == (pytest.approx(1, rel=1e-3),)
+    assert singular_values(wrapped)[""] == (pytest.approx(1, rel=0.2),)
     assert all(torch.equal(value, state[name]) for name, value in wrapped.state_dict().items())
     assert wrapped.training
     with torch.no_grad():

@@ -101,6 +101,22 @@ def test_tiles_are_exact_to_their_slack_whatever_the_global_precision_of_product
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.parametrize("d", [64, 2048])
+def test_products_of_fewer_digits_move_the_readings_by_less_than_a_hundredth(d):
+    real, fake = normal(1500, d, 0), normal(1500, d, 1, 1.02)
+    exact, coarse = prdc(real, fake), prdc(real, fake, products="bfloat16")
+    assert coarse.products == "bfloat16"
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(coarse, name) == pytest.approx(getattr(exact, name), abs=0.01), name
+    wide = real.double(), fake.double()
+    assert prdc(*wide, products="bfloat16").recall == prdc(*wide).recall  # float64 stays exact
+    (tile,) = tiles(real, fake, products="bfloat16")
+    assert tile.slack == 0.0
+    exact_squares = (real[:50, None].double() - fake[:50].double()).square().sum(2)
+    off = ((tile.squares[:50, :50] - exact_squares) / exact_squares).abs().max()
+    assert 1e-4 < off < 1e-2  # it did use them
+
+
 def test_clusters_that_even_float64_products_cannot_resolve_are_searched_by_differences():
     centres = torch.tensor([[-38.0], [15.0], [8.0]]).double()
     rng = torch.Generator().manual_seed(0)
