@@ -168,13 +168,15 @@ class MixtureModesMeter:
         k, d = self.centres.shape
         if x.ndim != 2 or x.shape[1] != d:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, {d}), as the centres have {d} columns")
-        x = x.detach().to(self.centres.device, torch.promote_types(x.dtype, torch.float32))
+        x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        centres = self.centres.to(x)
+        self.counts, self.nearest = self.counts.to(x.device), self.nearest.to(x.device)
         if self.non_finite == "raise" and not x.isfinite().all():
             rows = (~x.isfinite().all(1)).nonzero().flatten().tolist()
             raise ValueError(f"x has nan or infinity in {len(rows)} of {len(x)} rows, the first at {rows[:5]}; "
                              "leave them out, or count them as no mode with non_finite='count'")
         for block in torch.split(x, max(1, 2**22 // (k * d))):
-            offset = block[:, None] - self.centres.to(x.dtype)
+            offset = block[:, None] - centres
             if self.rule == "distance":
                 reach, mode = torch.linalg.vector_norm(offset, dim=2).nan_to_num(nan=math.inf).min(1)
             else:

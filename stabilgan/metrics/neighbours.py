@@ -105,11 +105,12 @@ class Nearest:
 
     def _measure(self, i: Tensor) -> tuple[Tensor, Tensor]:
         """The candidates' squares by their differences, ascending, and their rows."""
-        pairs = i[:, None].expand_as(self.rows).reshape(-1)
-        squares = direct(self.x, self.y, pairs, self.rows.reshape(-1)).view(self.rows.shape)
-        squares = squares.masked_fill(self.squares.isinf(), torch.inf)
+        rows, order = self.rows.sort(1)  # so that of neighbours equally near the first row comes first
+        pairs = i[:, None].expand_as(rows).reshape(-1)
+        squares = direct(self.x, self.y, pairs, rows.reshape(-1)).view(rows.shape)
+        squares = squares.masked_fill(self.squares.gather(1, order).isinf(), torch.inf)
         squares, order = squares.sort(dim=1, stable=True)
-        return squares, self.rows.gather(1, order)
+        return squares, rows.gather(1, order)
 
 
 def smallest(tile: Tensor, keep: int, dim: int) -> tuple[Tensor, Tensor]:

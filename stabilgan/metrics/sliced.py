@@ -54,7 +54,7 @@ def sliced_wasserstein(
     i, j = ((steps - 1) // len(y)).to(x.device), ((steps - 1) // len(x)).to(x.device)
     centre = x.mean(0)
     costs = []
-    for some in torch.split(lines, max(1, 2**24 // (len(x) + len(y))), dim=1):
+    for some in torch.split(lines, max(1, 2**21 // (len(x) + len(y))), dim=1):
         a, b = (((rows - centre) @ some).sort(0).values for rows in (x, y))
         costs.append(width.to(x.device) @ (a[i] - b[j]).abs().double().pow(p))
     cost = torch.cat(costs)

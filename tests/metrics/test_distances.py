@@ -188,3 +188,9 @@ def test_nan_is_refused_with_its_rows(measure):
     x[4, 1] = math.nan
     with pytest.raises(ValueError, match=r"real has nan or infinity in 1 of 20 rows, the first at \[4\]"):
         measure(x, normal(20, 3, 1))
+
+
+def test_kernel_distance_in_float32_keeps_its_digits_far_from_the_origin():
+    x, y = normal(1500, 256, 0) + 3, 1.01 * normal(1500, 256, 1) + 3
+    want = kernel_distance(x.double(), y.double(), subsets=0).distance
+    assert kernel_distance(x, y, subsets=0).distance == pytest.approx(want, rel=5e-5)  # 5e-4 with plain sums

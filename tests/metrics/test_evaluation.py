@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +109,30 @@ def test_importing_the_measures_loads_no_heavy_package():
 def test_every_public_name_is_there_and_documented():
     for name in metrics.__all__:
         assert getattr(metrics, name).__doc__, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+@pytest.mark.parametrize(
+    "call",
+    ["prdc(x, y)", "authenticity(x, y)", "rke(x, sigma=1.0)", "kernel_distance(x, y, subsets=0)",
+     "kernel_distance(x, y)", "frechet_distance(x, y)", "sliced_wasserstein(x, y)", "vendi_score(x)",
+     "fkea(x, sigma=1.0)", "ndb(x, y)", "pqmass(x, y, repeats=2)"],
+)
+def test_memory_does_not_grow_with_the_square_of_the_samples(call):
+    code = f"""
+import torch
+from pathlib import Path
+from stabilgan.metrics import *
+def peak():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+x, y = torch.randn(2, 30_000, 8)
+before = peak()
+{call}
+print((peak() - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 300  # MB; one matrix of 30,000 x 30,000 takes 3,433
 
 
 @pytest.mark.gpu
