@@ -1,5 +1,6 @@
 """Mean and covariance of features, gathered in float64 from batches, processes and machines."""
 
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from stabilgan.metrics.inputs import features
 
-_ROWS = 1024  # rows taken at once into float64
+ROWS = 1024  # rows taken at once into float64
 
 
 class Gaussian:
@@ -29,9 +30,7 @@ class Gaussian:
         """Add a batch of features, (N, d) of any real dtype."""
         rows = features(x, "x")
         mean = rows.mean(0, dtype=torch.float64)
-        scatter = mean.new_zeros(len(mean), len(mean))
-        for part in torch.split(rows, _ROWS):
-            scatter += gram((part.double() - mean).T)
+        scatter = sum_of_products((part.double() - mean for part in torch.split(rows, ROWS)), rows)
         return self._add(len(rows), mean, scatter)
 
     def merge(self, other: "Gaussian") -> Self:
@@ -66,6 +65,34 @@ class Gaussian:
         """Go on from a `state_dict`."""
         self.n = int(state["n"])
         self.mean, self.scatter = torch.as_tensor(state["mean"]), torch.as_tensor(state["scatter"])
+
+
+def sum_of_products(parts: Iterable[Tensor], like: Tensor) -> Tensor:
+    """The sum of part.T @ part over float64 row blocks, on the device of `like`.
+
+    On a CPU BLAS adds each block to one triangle in place (syrk): half the work, and no copy of d x d for each.
+
+    >>> sum_of_products([torch.tensor([[1.0, 2.0]]).double()], torch.zeros(1)).tolist()
+    [[1.0, 2.0], [2.0, 4.0]]
+    """
+    total: Tensor | None = None
+    if like.device.type != "cpu":
+        for part in parts:
+            product = torch.mm(part.T, part)
+            total = product if total is None else total.add_(product)
+    else:
+        from scipy.linalg.blas import dsyrk
+
+        triangle = None
+        for part in parts:
+            block = part.contiguous().numpy().T
+            triangle = dsyrk(1.0, block) if triangle is None else dsyrk(1.0, block, 1.0, triangle, overwrite_c=1)
+        if triangle is not None:
+            upper = torch.from_numpy(triangle)
+            total = upper.triu(1).T.add_(upper)
+    if total is None:
+        raise ValueError("no blocks were given to add up; expected at least one")
+    return total
 
 
 def gram(a: Tensor) -> Tensor:

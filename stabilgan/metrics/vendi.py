@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stabilgan.metrics.distances import TILE, Tile, tiles
-from stabilgan.metrics.gaussian import gram
+from stabilgan.metrics.gaussian import ROWS, gram, sum_of_products
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
 
@@ -53,9 +53,8 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
     if n < d:
         side = gram(rows.double() / norms)
     else:
-        side = norms.new_zeros(d, d)
-        for part, length in zip(torch.split(rows, 1024), torch.split(norms, 1024), strict=True):
-            side += gram((part.double() / length).T)
+        blocks = zip(torch.split(rows, ROWS), torch.split(norms, ROWS), strict=True)
+        side = sum_of_products((part.double() / length for part, length in blocks), rows)
     return Vendi(_score(side / n, q), q, n, "cosine")
 
 
@@ -97,10 +96,8 @@ def fkea(x: Tensor, *, sigma: float, q: float = 1.0, random_features: int = 512,
     rng = torch.Generator().manual_seed(seed)
     waves = torch.randn(rows.shape[1], random_features, generator=rng, dtype=torch.float64).to(rows.device) / sigma
     centre = rows.mean(0, dtype=torch.float64)
-    side = torch.zeros(2 * random_features, 2 * random_features, dtype=torch.float64, device=rows.device)
-    for part in torch.split(rows, 1024):
-        phase = (part.double() - centre) @ waves
-        side += gram(torch.cat([phase.cos(), phase.sin()], 1).T)
+    phases = ((part.double() - centre) @ waves for part in torch.split(rows, ROWS))
+    side = sum_of_products((torch.cat([phase.cos(), phase.sin()], 1) for phase in phases), rows)
     return Vendi(_score(side / (len(rows) * random_features), q), q, len(rows), "rbf", sigma, random_features, seed)
 
 
