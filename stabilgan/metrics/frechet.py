@@ -67,6 +67,10 @@ def gaussian_distance(real: Gaussian, fake: Gaussian) -> Frechet:
 
     Covariances without full rank (constant features, few samples) take the slower path of a singular value
     decomposition instead of a Cholesky form, with the same result.
+
+    >>> x = torch.tensor([[-1.0], [1.0], [-1.0], [1.0]])
+    >>> round(gaussian_distance(Gaussian().update(x), Gaussian().update(x + 3)).distance, 6)
+    9.0
     """
     if real.mean.shape != fake.mean.shape:
         raise ValueError(f"real has {len(real.mean)} features and fake {len(fake.mean)}; expected features of one kind")
