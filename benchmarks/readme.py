@@ -32,8 +32,9 @@ def filled(text: str) -> str:
     """The README with every marked part made anew."""
     for kind, make in (("table", tables), ("alarms", alarms)):
         for name in re.findall(rf"<!-- {kind}:(\w+) -->", text):
-            part = re.compile(rf"(<!-- {kind}:{name} -->).*?(<!-- /{kind}:{name} -->)", re.DOTALL)
-            text = part.sub(lambda m, new=make(name): m[1] + new + m[2], text)
+            begin, end = f"<!-- {kind}:{name} -->", f"<!-- /{kind}:{name} -->"
+            head, _, rest = text.partition(begin)
+            text = head + begin + make(name) + end + rest.partition(end)[2]
     return text
 
 

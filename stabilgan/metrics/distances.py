@@ -5,13 +5,17 @@ collapsed set. So points are centred first, every tile knows its `slack`, and wh
 slack asks `direct`.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Products = Literal["float32", "tf32", "bfloat16"]
 TILE = 2048
+_CACHED = 2**17  # float64 numbers at once, so that they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,20 @@ class Tile:
     slack: float
 
 
-def tiles(x: Tensor, y: Tensor | None = None, *, dtype: torch.dtype | None = None, size: int = TILE) -> Iterator[Tile]:
+def tiles(
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    products: Products = "float32",
+    size: int = TILE,
+) -> Iterator[Tile]:
     """Go through all squared distances between the rows of x and y in tiles of size x size.
 
     x: (N, d), y: (M, d), finite. Without y: the distances within x, each unordered pair of tiles once (j from i on).
-    dtype: of the products; x's own by default, float64 where float32 would over- or underflow.
+    dtype: of the distances; x's own by default, float64 where float32 would over- or underflow.
+    products: "tf32" (on GPUs that have it) and "bfloat16" multiply float32 points with fewer digits. They are not
+    exact, so their slack is 0: nothing is worth a second look.
     Memory: one tile and two slices of size x d, whatever N is.
 
     >>> [tile.squares.tolist() for tile in tiles(torch.tensor([[0.0], [3.0]]))]
@@ -51,8 +64,13 @@ def tiles(x: Tensor, y: Tensor | None = None, *, dtype: torch.dtype | None = Non
         for j in range(i if y is None else 0, len(other), size):
             b = right[j]
             squares = out[: len(a) * len(b)].view(len(a), len(b))
-            torch.mm(a, b.T, out=squares)
-            slack = coarse * (left.largest[i // size] + right.largest[j // size])
+            if products == "float32" or dtype == torch.float64:
+                with full_precision():
+                    torch.mm(a, b.T, out=squares)
+                slack = coarse * (left.largest[i // size] + right.largest[j // size])
+            else:
+                _coarse(a, b, products, squares)
+                slack = 0.0
             yield Tile(slice(i, i + len(a)), slice(j, j + len(b)), squares, slack)
 
 
@@ -62,15 +80,41 @@ def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     >>> direct(torch.tensor([[1e4]]), torch.tensor([[1e4], [1e4 + 1]]), torch.tensor([0, 0]), torch.tensor([0, 1]))
     tensor([0., 1.], dtype=torch.float64)
     """
-    step = max(1, 2**21 // x.shape[1])
-    parts = [
-        (x[i[s : s + step]].double() - y[j[s : s + step]].double()).square_().sum(1) for s in range(0, len(i), step)
-    ]
-    return torch.cat(parts) if parts else x.new_zeros(0, dtype=torch.float64)
+    step = max(1, _CACHED // x.shape[1])
+    squares = x.new_empty(len(i), dtype=torch.float64)
+    for some in range(0, len(i), step):
+        apart = x.index_select(0, i[some : some + step]).double()
+        apart -= y.index_select(0, j[some : some + step])
+        torch.sum(apart.square_(), 1, out=squares[some : some + step])
+    return squares
+
+
+def _coarse(a: Tensor, b: Tensor, products: Products, out: Tensor) -> None:
+    """The distances of two slices with products of fewer digits, and norms of all digits."""
+    if products == "bfloat16":
+        out.copy_(torch.mm(a[:, :-2].bfloat16(), b[:, :-2].bfloat16().T))
+    else:
+        with full_precision("high"):
+            torch.mm(a[:, :-2], b[:, :-2].T, out=out)
+    out.add_(a[:, -1:]).add_(b[:, -2]).clamp_(min=0)
+
+
+@contextlib.contextmanager
+def full_precision(level: str = "highest") -> Iterator[None]:
+    """Products of float32 in float32, not in TF32 or bfloat16, whatever the process allows elsewhere."""
+    before = torch.get_float32_matmul_precision()
+    if before == level:
+        yield
+        return
+    torch.set_float32_matmul_precision(level)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _norms(x: Tensor, centre: Tensor) -> Tensor:
-    step = max(1, 2**20 // x.shape[1])
+    step = max(1, _CACHED // x.shape[1])
     return torch.cat([(x[s : s + step].double() - centre).square_().sum(1) for s in range(0, len(x), step)])
 
 

@@ -1,57 +1,26 @@
 """How many known modes a generator reaches, how cleanly, and how evenly."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from stabilgan.metrics.mode_counts import Modes, churn, forgetting, from_counts
+
+__all__ = [
+    "LabelModesMeter",
+    "MixtureModesMeter",
+    "Modes",
+    "churn",
+    "forgetting",
+    "joint_labels",
+    "label_modes",
+    "mixture_modes",
+]
+
 Rule = Literal["distance", "axis"]
 NonFinite = Literal["count", "raise"]
-
-
-@dataclass(frozen=True)
-class Modes:
-    """What `mixture_modes` and `label_modes` found.
-
-    captured: number of modes with at least `min_count` samples of their own in `counts`, 0..k.
-    k: number of modes there are.
-    high_quality: share of all n samples that belong to a mode by `rule`, 0..1. Perfect samples reach `ceiling`, not 1.
-    kl: nats, Σ p ln(k p) of the histogram `nearest` against uniform over the k modes; 0..ln k. nan without samples.
-    kl_floor: (k-1)/2n, what a perfectly uniform generator scores on average at this n. nan without samples.
-    counts: k+1 bins; the last is "no mode": between modes, or not finite.
-    nearest: k bins; every finite sample at its nearest mode, the clean and the others.
-    ceiling: the share that perfect samples reach under `rule`.
-    """
-
-    captured: int
-    k: int
-    high_quality: float
-    kl: float
-    kl_floor: float
-    counts: tuple[int, ...]
-    nearest: tuple[int, ...]
-    n: int
-    min_count: int
-    rule: str
-    ceiling: float
-
-    @property
-    def kl_bound(self) -> float:
-        """Nats: ln(k/m), with m modes that are nearest to any sample; no histogram over m modes can score less."""
-        m = sum(count > 0 for count in self.nearest)
-        return math.log(self.k / m) if m else math.nan
-
-    @property
-    def kl_bins(self) -> float:
-        """Nats: the same divergence over k+1 bins, so that samples between modes count.
-
-        The target is what perfect samples give: `ceiling`/k in each mode and 1 - `ceiling` in "no mode". It is inf if
-        "no mode" holds samples where perfect ones never fall (labels), nan without samples.
-        """
-        return _kl(self.counts, (*[self.ceiling / self.k] * self.k, 1 - self.ceiling))
 
 
 def mixture_modes(
@@ -106,34 +75,6 @@ def joint_labels(digits: Tensor, classes: int = 10) -> Tensor:
     return torch.where((digits < 0).any(1), -1, (digits.long() * powers).sum(1))
 
 
-def forgetting(before: Modes, after: Modes) -> float:
-    """The share of the modes captured before that are no longer captured, 0..1; nan if none was.
-
-    >>> now = label_modes(torch.tensor([0, 2]), k=3)
-    >>> forgetting(label_modes(torch.tensor([0, 1]), k=3), now)
-    0.5
-    """
-    _same(before, after)
-    had = [i for i in range(before.k) if before.counts[i] >= before.min_count]
-    lost = sum(after.counts[i] < after.min_count for i in had)
-    return lost / len(had) if had else math.nan
-
-
-def churn(before: Modes, after: Modes) -> float:
-    """The share of samples that sit in another bin than before, 0..1: the total variation of the k+1 bins.
-
-    Two draws from one generator differ as well, by about sqrt(k/πn); compare with that. nan without samples.
-
-    >>> churn(label_modes(torch.tensor([0, 0, 1, 1]), k=3), label_modes(torch.tensor([0, 0, 1, 2]), k=3))
-    0.25
-    """
-    _same(before, after)
-    if not before.n or not after.n:
-        return math.nan
-    pairs = zip(before.counts, after.counts, strict=True)
-    return sum(abs(b / before.n - a / after.n) for b, a in pairs) / 2
-
-
 class MixtureModesMeter:
     """`mixture_modes` over batches: `update` with each, `compute` when asked; nothing syncs with the host before."""
 
@@ -163,12 +104,14 @@ class MixtureModesMeter:
         self.counts = torch.zeros(len(self.centres) + 1, dtype=torch.long, device=self.centres.device)
         self.nearest = torch.zeros_like(self.counts)
 
-    def update(self, x: Tensor) -> "MixtureModesMeter":
+    def update(self, x: Tensor) -> Self:
         """Add a batch of samples, (N, d)."""
         k, d = self.centres.shape
         if x.ndim != 2 or x.shape[1] != d:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, {d}), as the centres have {d} columns")
-        x = x.detach().to(self.centres.device, torch.promote_types(x.dtype, torch.float32))
+        x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        centres = self.centres.to(x)
+        self.counts, self.nearest = self.counts.to(x.device), self.nearest.to(x.device)
         if self.non_finite == "raise" and not x.isfinite().all():
             rows = (~x.isfinite().all(1)).nonzero().flatten().tolist()
             raise ValueError(
@@ -176,7 +119,7 @@ class MixtureModesMeter:
                 "leave them out, or count them as no mode with non_finite='count'"
             )
         for block in torch.split(x, max(1, 2**22 // (k * d))):
-            offset = block[:, None] - self.centres.to(x.dtype)
+            offset = block[:, None] - centres
             if self.rule == "distance":
                 reach, mode = torch.linalg.vector_norm(offset, dim=2).nan_to_num(nan=math.inf).min(1)
             else:
@@ -195,7 +138,7 @@ class MixtureModesMeter:
             ceiling = torch.special.gammainc(torch.tensor(d / 2).double(), torch.tensor(4.5).double()).item()
         else:
             ceiling = math.erf(3 / math.sqrt(2)) ** d
-        return _modes(self.counts, self.nearest, self.min_count, self.rule, ceiling)
+        return from_counts(self.counts, self.nearest, self.min_count, self.rule, ceiling)
 
 
 class LabelModesMeter:
@@ -211,7 +154,7 @@ class LabelModesMeter:
         """Forget every batch."""
         self.counts = torch.zeros(self.k + 1, dtype=torch.long)
 
-    def update(self, labels: Tensor) -> "LabelModesMeter":
+    def update(self, labels: Tensor) -> Self:
         """Add a batch of labels, (N,)."""
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
             raise ValueError(
@@ -230,41 +173,10 @@ class LabelModesMeter:
 
     def compute(self) -> Modes:
         """What all batches together show."""
-        return _modes(self.counts, self.counts, self.min_count, "label", 1.0)
-
-
-def _modes(counts: Tensor, nearest: Tensor, min_count: int, rule: str, ceiling: float) -> Modes:
-    bins, near = counts.tolist(), nearest.tolist()[:-1]
-    k, n, m = len(near), sum(bins), sum(near)
-    return Modes(
-        captured=sum(count >= min_count for count in bins[:-1]),
-        k=k,
-        high_quality=sum(bins[:-1]) / n if n else math.nan,
-        kl=_kl(near, [1 / k] * k),
-        kl_floor=(k - 1) / (2 * m) if m else math.nan,
-        counts=tuple(bins),
-        nearest=tuple(near),
-        n=n,
-        min_count=min_count,
-        rule=rule,
-        ceiling=ceiling,
-    )
-
-
-def _kl(counts: Sequence[int], target: Sequence[float]) -> float:
-    n = sum(counts)
-    if not n:
-        return math.nan
-    terms = ((c / n, q) for c, q in zip(counts, target, strict=True) if c)
-    return math.fsum(p * math.log(p / q) if q > 0 else math.inf for p, q in terms)
+        return from_counts(self.counts, self.counts, self.min_count, "label", 1.0)
 
 
 def _positive(min_count: int) -> int:
     if min_count < 1:
         raise ValueError(f"min_count is {min_count}; expected at least 1 sample for a mode to count as captured")
     return min_count
-
-
-def _same(before: Modes, after: Modes) -> None:
-    if before.k != after.k:
-        raise ValueError(f"before has {before.k} modes and after {after.k}; compare two readings of one set of modes")

@@ -1,13 +1,14 @@
 """Precision, recall, density and coverage: how much of each set lies in the other's neighbourhood."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Tile, direct, tiles
+from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
 from stabilgan.metrics.inputs import pair
+from stabilgan.metrics.meter import PairMeter
 from stabilgan.metrics.neighbours import nearest
 
 
@@ -34,15 +35,18 @@ class PRDC:
     n: int
     m: int
     k: int
+    products: str = "float32"
 
 
-def prdc(real: Tensor, fake: Tensor, *, k: int = 5, tile: int = TILE) -> PRDC:
+def prdc(real: Tensor, fake: Tensor, *, k: int = 5, products: Products = "float32", tile: int = TILE) -> PRDC:
     """Measure precision, recall, density and coverage of fakes against reals, exactly.
 
     real: (N, d), fake: (M, d): features of one kind, N and M above k. A sample's ball reaches to its k-th nearest
     neighbour in its own set; inside means strictly nearer, as in the authors' package. Distances that rounding
     cannot tell apart are measured again by their differences, so collapsed and duplicated samples read right.
     Memory: a few tiles of tile x tile, whatever N and M are. Raises ValueError with too few samples, or nan.
+    products: "tf32" and "bfloat16" are quicker where the hardware has them, and no longer exact: on standard normal
+    features of 64 to 2,048 dimensions bfloat16 moved every reading by less than 0.01.
 
     Precision and recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991); density and coverage: Naeem et al. 2020
     (arXiv:2002.09797); clipped: Salvy et al. 2025 (arXiv:2507.01761).
@@ -58,11 +62,11 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = 5, tile: int = TILE) -> PRDC:
             f"k is {k} with {len(real)} real and {len(fake)} fake samples; "
             "expected 1 <= k < the fewer of them; lower k or draw more samples"
         )
-    own, rows = nearest(real, k, size=tile)
-    hits = Hits(real, fake, own[:, -1], nearest(fake, k, size=tile)[0][:, -1])
-    for part in tiles(real, fake, size=tile):
+    own, rows = nearest(real, k, products=products, size=tile)
+    hits = Hits(real, fake, own[:, -1], nearest(fake, k, products=products, size=tile)[0][:, -1])
+    for part in tiles(real, fake, products=products, size=tile):
         hits.add(part)
-    return hits.result(own, rows)
+    return replace(hits.result(own, rows), products=products)
 
 
 def expected_coverage(n: int, m: int, k: int) -> float:
@@ -79,27 +83,11 @@ def expected_coverage(n: int, m: int, k: int) -> float:
     return 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
 
 
-class PRDCMeter:
-    """`prdc` of all batches given to `update`, which keeps them on their device."""
+class PRDCMeter(PairMeter[PRDC]):
+    """`prdc` over batches."""
 
     def __init__(self, *, k: int = 5) -> None:
-        self.k = k
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget every batch."""
-        self.real: list[Tensor] = []
-        self.fake: list[Tensor] = []
-
-    def update(self, *, real: Tensor | None = None, fake: Tensor | None = None) -> "PRDCMeter":
-        """Add a batch of real samples, of fake ones, or of both."""
-        self.real += [] if real is None else [real.detach()]
-        self.fake += [] if fake is None else [fake.detach()]
-        return self
-
-    def compute(self) -> PRDC:
-        """Measure everything seen so far."""
-        return prdc(torch.cat(self.real), torch.cat(self.fake), k=self.k)
+        super().__init__(lambda real, fake: prdc(real, fake, k=k))
 
 
 class Hits:
@@ -145,7 +133,7 @@ class Hits:
     def _count(self, tile: Tile) -> bool:
         """Count the tile, or refuse it before anything is counted if too many pairs are too close to call."""
         i, j, squares, slack = tile.i, tile.j, tile.squares, tile.slack
-        row, column, excess = _below(squares - self.r[i, None].to(squares.dtype), slack)
+        row, column, excess = _below(squares, self.r[i].to(squares.dtype), slack)
         close = (excess >= -slack).nonzero().flatten()
         over = squares.sub_(self.s[j].to(squares.dtype))
         least = over.amin(1)
@@ -173,17 +161,20 @@ class Hits:
         return True
 
 
-def _below(values: Tensor, limit: float, fold: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """The places (row, column) and values below or at a limit; looks closely only where a fold's minimum is."""
+def _below(values: Tensor, limits: Tensor, slack: float, fold: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    """Where values are below their row's limit, up to the slack: row, column and by how much they exceed it.
+
+    Looks closely only at the folds whose minimum is below.
+    """
     folds = values.shape[1] // fold
-    head = torch.unflatten(values[:, : folds * fold], 1, (fold, folds))
-    row, at = (head.amin(1) <= limit).nonzero().unbind(1)
-    chosen = head[row, :, at]
-    hit, step = (chosen <= limit).nonzero().unbind(1)
-    rest, last = (values[:, folds * fold :] <= limit).nonzero().unbind(1)
-    rows = torch.cat([row[hit], rest])
-    columns = torch.cat([step * folds + at[hit], last + folds * fold])
-    return rows, columns, torch.cat([chosen[hit, step], values[rest, last + folds * fold]])
+    head, rest = torch.unflatten(values[:, : folds * fold], 1, (fold, folds)), values[:, folds * fold :]
+    row, at = (head.amin(1) <= (limits + slack)[:, None]).nonzero().unbind(1)
+    chosen = head[row, :, at] - limits[row, None]
+    hit, step = (chosen <= slack).nonzero().unbind(1)
+    last, end = (rest <= (limits + slack)[:, None]).nonzero().unbind(1)
+    rows = torch.cat([row[hit], last])
+    columns = torch.cat([step * folds + at[hit], end + folds * fold])
+    return rows, columns, torch.cat([chosen[hit, step], rest[last, end] - limits[last]])
 
 
 def _straighten(good: float, n: int, m: int, k: int) -> float:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stabilgan.metrics.distances import tiles
 from stabilgan.metrics.neighbours import nearest, smallest
 from stabilgan.metrics.prdc import PRDCMeter, _straighten, expected_coverage, prdc
 
@@ -79,6 +80,50 @@ def test_a_collapsed_set_far_from_the_origin_has_exact_radii():
     assert ((got - want) / want).abs().max() < 1e-12
 
 
+def test_tiles_of_a_collapsed_set_are_centred():
+    x = 25 + normal(300, 8, 0, 1e-4)
+    want = (x[:, None].double() - x.double()).square().sum(2)
+    (tile,) = tiles(x)
+    assert tile.slack < 1e-3 * want.median()
+    assert (tile.squares - want).abs().max() < tile.slack
+
+
+@pytest.mark.parametrize("products", ["high", "medium"])
+def test_tiles_are_exact_to_their_slack_whatever_the_global_precision_of_products(products):
+    x, y = normal(300, 300, 0), normal(200, 300, 1)
+    want = (x[:, None].double() - y.double()).square().sum(2)
+    torch.set_float32_matmul_precision(products)
+    try:
+        (tile,) = tiles(x, y)
+        assert (tile.squares - want).abs().max() < tile.slack < 1e-5 * want.median()
+        assert torch.get_float32_matmul_precision() == products
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("d", [64, 2048])
+def test_products_of_fewer_digits_move_the_readings_by_less_than_a_hundredth(d):
+    real, fake = normal(1500, d, 0), normal(1500, d, 1, 1.02)
+    exact, coarse = prdc(real, fake), prdc(real, fake, products="bfloat16")
+    assert coarse.products == "bfloat16"
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(coarse, name) == pytest.approx(getattr(exact, name), abs=0.01), name
+    wide = real.double(), fake.double()
+    assert prdc(*wide, products="bfloat16").recall == prdc(*wide).recall  # float64 stays exact
+    (tile,) = tiles(real, fake, products="bfloat16")
+    assert tile.slack == 0.0
+    exact_squares = (real[:50, None].double() - fake[:50].double()).square().sum(2)
+    off = ((tile.squares[:50, :50] - exact_squares) / exact_squares).abs().max()
+    assert 1e-4 < off < 1e-2  # it did use them
+
+
+def test_clusters_that_even_float64_products_cannot_resolve_are_searched_by_differences():
+    centres = torch.tensor([[-38.0], [15.0], [8.0]]).double()
+    rng = torch.Generator().manual_seed(0)
+    x, y = (centres.repeat(60, 1) + 1e-7 * torch.randn(180, 1, generator=rng).double() for _ in range(2))
+    check(x, y, k=3)
+
+
 def test_duplicates_at_distance_zero_are_strictly_inside_only_of_a_ball_with_a_radius():
     real = torch.cat([normal(100, 4, 0), normal(1, 4, 1).expand(20, 4)])
     fake = torch.cat([real[:30], real[-1:].expand(40, 4)])
@@ -93,9 +138,12 @@ def test_ties_on_whole_numbers_are_kept_outside():
 
 
 def test_everything_inside_every_ball_is_counted():
-    real = normal(300, 256, 0)
-    check(real, real.mean(0) + normal(250, 256, 1, 1e-3))  # density far above 1, precision 1, on a collapsed set
-    assert prdc(real, real.mean(0) + normal(250, 256, 1, 1e-3)).density > 10
+    real = normal(200, 256, 0)
+    fake = real.mean(0) + normal(100, 256, 1, 1e-3)
+    check(real, fake)
+    result = prdc(real, fake)
+    assert result.precision == 1.0  # a collapsed generator, and yet
+    assert result.density > 10
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18, 1e30])
@@ -197,7 +245,7 @@ def test_nearest_neighbours_of_another_set_are_scipys():
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("shape", [(700, 513), (64, 40), (5, 7)])
 def test_folding_finds_what_sorting_finds(dim, shape):
-    tile = normal(*shape, seed=0)
+    tile = normal(*shape, seed=0).square()
     keep = min(5, shape[dim])
     values, places = smallest(tile, keep, dim)
     want = tile.sort(dim).values
