@@ -149,6 +149,8 @@ class Game:
         for trick in (tricks := list(tricks)):
             if not isinstance(trick, Trick):
                 raise TypeError(f"{trick!r} is not a Trick; expected objects such as stabilgan.R1(weight=10)")
+            if not getattr(trick, "name", ""):
+                raise TypeError(f"{type(trick).__name__} has no name; give the class one: name = 'my_trick'")
         self.tricks = tuple(sorted(tricks, key=lambda t: t.order))
         self.steps: dict[Player, int] = {"d": 0, "g": 0}
         self.labels: tuple[Any, ...] = ()
@@ -227,9 +229,9 @@ class Game:
             for verb in ("real", "fake"):
                 seen = self.seen.get(verb)
                 if seen is not None and seen.x is x:
-                    self._history[verb].pop()
                     heard = self.seen[verb] = replace(seen, args=args, kwargs=kwargs, at=at)
-                    self._history[verb].append(heard)
+                    if history := self._history[verb]:
+                        history[-1] = heard
                     self._note(verb, out)
                     return
 
@@ -259,10 +261,11 @@ class Game:
             self.steps[player] += 1
             for trick in self._acting["after_step"]:
                 trick.after_step(player, self)
+            for verb in self._verbs(player):
+                self._history[verb].clear()  # the next turn's micro-batches are others, and may be fewer
             if player == "g" and "critic" in self.seen:
                 seen = self.seen["critic"]  # let go of G's graph
                 self.seen["critic"] = replace(seen, x=seen.x.detach(), args=None)
-                self._history["critic"].clear()
 
         return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
 
@@ -290,7 +293,7 @@ class Game:
     @contextmanager
     def _one_micro_batch_at_a_time(self, player: Player) -> Iterator[Iterator[float]]:
         """With gradient accumulation, `seen` runs through the batches of this turn; yields the share of each."""
-        verbs = ("real", "fake") if player == "d" else ("critic",)
+        verbs = self._verbs(player)
         latest = dict(self.seen)
         turns = max(len(self._history[v]) for v in verbs)
 
@@ -303,6 +306,10 @@ class Game:
 
         yield each()
         self.seen = latest
+
+    @staticmethod
+    def _verbs(player: Player) -> tuple[str, ...]:
+        return ("real", "fake") if player == "d" else ("critic",)
 
     # --- what tricks use -------------------------------------------------------------------------------------
 

@@ -207,6 +207,24 @@ def test_penalties_look_at_every_micro_batch_of_an_accumulated_step() -> None:
     torch.testing.assert_close(gradient(4), gradient(1), rtol=1e-5, atol=1e-6)
 
 
+def test_a_shorter_turn_does_not_look_at_micro_batches_of_the_last_one() -> None:
+    g, d = play.players()
+    opt_d = torch.optim.SGD(d.parameters(), lr=0.0)
+    game = stabilgan.attach(g, d, play.sgd(g), opt_d, [stabilgan.R1(1.0)], accumulate=4)
+    first, last = torch.randn(4, 2), torch.randn(4, 2)
+
+    def gradient(parts: list[torch.Tensor]) -> torch.Tensor:
+        opt_d.zero_grad()
+        for part in parts:
+            d(game.real(part)).sum().mul(0).backward()
+        opt_d.step()
+        return torch.cat([p.grad.reshape(-1) for p in d.parameters() if p.grad is not None])
+
+    alone = gradient([last])
+    gradient([first, first, first, first])
+    torch.testing.assert_close(gradient([last]), alone)
+
+
 @every_trick
 def test_accumulation_runs_and_resumes(name: str, tmp_path: Path) -> None:
     whole = trainer(name, accumulate=2).fit(play.ring, 4).state_dict()
@@ -389,6 +407,14 @@ def test_a_changed_loss_in_a_loop_that_owns_its_loss_is_refused() -> None:
 def test_what_is_not_a_trick_is_refused() -> None:
     with pytest.raises(TypeError, match=r"'r1' is not a Trick"):
         game_of(["r1"])  # type: ignore[list-item]
+
+
+def test_a_trick_without_a_name_is_refused() -> None:
+    class Nameless(stabilgan.Trick):
+        pass
+
+    with pytest.raises(TypeError, match="Nameless has no name"):
+        game_of([Nameless()])
 
 
 def test_a_penalty_without_its_word_says_which_line_is_missing() -> None:
