@@ -97,19 +97,21 @@ class Seen:
     """A batch as D saw it, and how the loop called D with it.
 
     `x` is the tensor, `labels` what rode along through the verb; `args` and `kwargs` are D's call, where D was
-    called with that very tensor (`args[at]` is `x`), else None.
+    called with that very tensor (`args[at]` or `kwargs[at]` is `x`), else None.
     """
 
     x: Tensor
     labels: tuple[Any, ...] = ()
     args: tuple[Any, ...] | None = None
     kwargs: Mapping[str, Any] | None = None
-    at: int = 0
+    at: int | str = 0
 
     def call(self, x: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The arguments of the same call with `x` in the place of the batch."""
         if self.args is None:
             return (x, *self.labels), {}
+        if isinstance(self.at, str):
+            return self.args, {**(self.kwargs or {}), self.at: x}
         return (*self.args[: self.at], x, *self.args[self.at + 1 :]), self.kwargs or {}
 
 
@@ -225,7 +227,7 @@ class Game:
 
     def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """D was called: if with a verb's own tensor, keep how, and what it answered."""
-        for at, x in enumerate(args):
+        for at, x in (*enumerate(args), *kwargs.items()):
             for verb in ("real", "fake"):
                 seen = self.seen.get(verb)
                 if seen is not None and seen.x is x:

@@ -38,6 +38,23 @@ def test_it_hears_ds_scores_by_recognising_its_own_tensors() -> None:
     assert "fake" not in game.scores
 
 
+def test_it_hears_a_call_by_keyword_and_repeats_it_in_a_penalty() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(2, 1)
+
+        def forward(self, *, image: torch.Tensor, scale: float) -> torch.Tensor:
+            return self.net(image) * scale
+
+    g, d = play.generator_net(), Named()
+    game = stabilgan.attach(g, d, play.adam(g), play.adam(d), [stabilgan.R1()])
+    out = d(image=game.real(torch.randn(8, 2)), scale=3.0)
+    assert torch.equal(game.scores["real"], out)
+    point = torch.randn(8, 2)
+    torch.testing.assert_close(game.score(point, game.seen["real"]), d(image=point, scale=3.0))
+
+
 def test_labels_ride_along_and_move_with_their_samples() -> None:
     class Reverse(stabilgan.Trick):
         name = "reverse"
