@@ -227,7 +227,8 @@ class Game:
 
     def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """D was called: if with a verb's own tensor, keep how, and what it answered."""
-        for at, x in (*enumerate(args), *kwargs.items()):
+        called: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for at, x in called:
             for verb in ("real", "fake"):
                 seen = self.seen.get(verb)
                 if seen is not None and seen.x is x:
