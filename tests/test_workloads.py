@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,20 +86,21 @@ def test_maxout_takes_the_largest_piece() -> None:
     assert layer(torch.tensor([[1.0], [-1.0]])).tolist() == [[3.0, -1.0], [-1.0, 3.0]]
 
 
+@pytest.fixture(scope="module")
+def mnist(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[workloads.Workload]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STABILGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        first = workloads.make("mnist", data_dir=data_dir)
+        again = workloads.make("mnist", data_dir=data_dir)
+        assert first.notes == again.notes  # read from the cache
+        assert len(list((digits.cache_dir() / "classifiers").iterdir())) == 1
+        yield first
+
+
 @pytest.mark.data
 @pytest.mark.slow
 class TestRealDigits:
     """The judge of MNIST, trained once into a cache of the test's own."""
-
-    @pytest.fixture(scope="class")
-    def mnist(self, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> workloads.Workload:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("STABILGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
-            first = workloads.make("mnist", data_dir=data_dir)
-            again = workloads.make("mnist", data_dir=data_dir)
-            assert first.notes == again.notes  # read from the cache
-            assert len(list((digits.cache_dir() / "classifiers").iterdir())) == 1
-            return first
 
     def test_the_classifier_names_98_of_100_test_digits(self, mnist: workloads.Workload) -> None:
         assert mnist.notes["classifier_accuracy"] > 0.98

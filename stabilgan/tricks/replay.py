@@ -398,7 +398,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 
 class Replay(Trick):
-    """Shows D fakes of the past among those of now, so that it does not forget what G once did.
+    """Experience replay: shows D fakes of the past among those of now, so that it does not forget what G once did.
 
     Old fakes take the place of fresh ones, with their labels; G's own turn is untouched. Labels are tensors, or nested
     tuples, lists and dicts of tensors, with one row for each sample. Samples are detached. The index plan is made on
