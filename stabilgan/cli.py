@@ -23,9 +23,11 @@ def plainly(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (ValueError, FileNotFoundError, PermissionError) as error:
+        except (ValueError, OSError) as error:
             click.echo(f"stabilgan: {error}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     return called
 
@@ -45,6 +47,8 @@ class Suggesting(click.Group):
 @click.version_option(__version__, prog_name="stabilgan")
 def main() -> None:
     """Makes GAN training stable and shows when it isn't."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for dotted paths of the user's own
 
 
 @main.command()
@@ -86,7 +90,7 @@ def main() -> None:
 @click.option("--amp", is_flag=True, help="Train under bfloat16 autocast.")
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     envvar="STABILGAN_DATA",
     help="Where data sets lie, in torchvision's layout.  [env: STABILGAN_DATA]",
 )

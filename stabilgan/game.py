@@ -144,6 +144,7 @@ class Game:
         loss: losses.Loss | None = None,
         accumulate: int = 1,
         score: Callable[[Any], Tensor] | None = None,
+        distributed: bool = True,
         seed: int = 0,
     ) -> None:
         self.g, self.d = host.bare_module(g), host.bare_module(d)
@@ -162,6 +163,7 @@ class Game:
         self.seed = seed
         self.called_d: Critic = d
         self._score = score
+        self._over_ranks = distributed
         self._passes = 0
         self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
         _check(self, loss)
@@ -170,15 +172,20 @@ class Game:
             method: [t for t in self.tricks if getattr(type(t), method) is not getattr(Trick, method)]
             for method in ("real", "fake", "critic", "loss", "penalty", "before_step", "after_step")
         }
-        for trick in self.tricks:
-            _PLAYED_IN[trick] = weakref.ref(self)
-            trick.setup(self)
+        try:
+            for trick in self.tricks:
+                _PLAYED_IN[id(trick)] = weakref.ref(trick), weakref.ref(self)
+                trick.setup(self)
+        except BaseException:
+            self._release_tricks()
+            raise
         self.loss = loss
         for trick in self._acting["loss"]:
             assert self.loss is not None
             self.loss = trick.loss(self.loss, self)
         _GAME_OF[self.d] = weakref.ref(self)
         # Not traced: what the game hears must not make D's compiled graph depend on it.
+        self._heard, self._deaf = d, False
         hear = host.uncompiled(self._hear)
         self._hooks = [d.register_forward_hook(hear, with_kwargs=True)]
         for player in PLAYERS:
@@ -202,7 +209,8 @@ class Game:
         d = self.called_d
         for trick in self._acting["critic"]:
             d = trick.critic(d, self)
-        out = d(x, *args, **kwargs)
+        with self._unheard():
+            out = d(x, *args, **kwargs)
         if not real:
             seen = Seen(x, args, (x, *args), kwargs)
             self.seen["critic"] = seen
@@ -227,6 +235,8 @@ class Game:
 
     def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """D was called: if with a verb's own tensor, keep how, and what it answered."""
+        if self._deaf or module is not self._heard:
+            return
         called: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         for at, x in called:
             for verb in ("real", "fake"):
@@ -237,6 +247,15 @@ class Game:
                         history[-1] = heard
                     self._note(verb, out)
                     return
+
+    @contextmanager
+    def _unheard(self) -> Iterator[None]:
+        """D's passes inside it are the game's own, not the loop's turns of D."""
+        self._deaf = True
+        try:
+            yield
+        finally:
+            self._deaf = False
 
     def _note(self, verb: str, out: Any) -> None:
         if self._score is not None:
@@ -284,14 +303,12 @@ class Game:
         if not due or not parameters:
             return
         with torch.enable_grad(), self._one_micro_batch_at_a_time(player) as turns:
-            terms = [
-                t.every * share * value
-                for share in turns
-                for t in due
-                if (value := t.penalty(player, self)) is not None
-            ]
-        if terms:
-            host.add_gradients(sum(terms[1:], terms[0]), parameters, self.optimizer(player))
+            for share in turns:
+                values = [(t.every * share, t.penalty(player, self)) for t in due]
+                terms = [weight * value for weight, value in values if value is not None]
+                if terms:  # one micro-batch's graph is let go before the next one's is made
+                    loss = sum(terms[1:], terms[0])
+                    host.add_gradients(loss, parameters, self.optimizer(player), over_ranks=self._over_ranks)
 
     @contextmanager
     def _one_micro_batch_at_a_time(self, player: Player) -> Iterator[Iterator[float]]:
@@ -307,8 +324,10 @@ class Game:
                         self.seen[verb] = history[min(i, len(history) - 1)]
                 yield 1 / max(turns, 1)
 
-        yield each()
-        self.seen = latest
+        try:
+            yield each()
+        finally:
+            self.seen = latest
 
     @staticmethod
     def _verbs(player: Player) -> tuple[str, ...]:
@@ -341,7 +360,10 @@ class Game:
         dtype = next((p.dtype for p in self.d.parameters()), x.dtype)
         args, kwargs = seen.call(x.to(dtype))
         self._passes += 1
-        with host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))):
+        with (
+            self._unheard(),
+            host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
+        ):
             buffers = {name: b.clone() for name, b in self.d.named_buffers()}
             out = torch.func.functional_call(self.d, buffers, args, dict(kwargs))
         if self._score is not None:
@@ -355,20 +377,28 @@ class Game:
 
     def generator(self, trick: Trick) -> torch.Generator:
         """A CPU generator for this trick alone; it differs by trick, by place in the list and by DDP rank."""
-        index = next(i for i, t in enumerate(self.tricks) if t is trick)
+        # Its place among those that act; what only looks comes before them and must not change what they draw.
+        acting = sorted(self.tricks, key=lambda t: t.order < SELECT)
+        index = 1 + next(i for i, t in enumerate(acting) if t is trick)
         salt = sum(ord(c) * 31**i for i, c in enumerate(trick.name)) % 2**31
         return torch.Generator().manual_seed((self.seed * 1_000_003 + salt * 101 + index * 13 + host.rank()) % 2**63)
 
     # --- the rest --------------------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Takes every hook off again. What tricks built into D (parametrizations, added layers) stays in D."""
+        """Takes every hook off again; stop using the three words then, too.
+
+        What tricks built into D (parametrizations, added layers) stays in D.
+        """
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
         _GAME_OF.pop(self.d, None)
+        self._release_tricks()
+
+    def _release_tricks(self) -> None:
         for trick in self.tricks:
-            _PLAYED_IN.pop(trick, None)
+            _PLAYED_IN.pop(id(trick), None)
 
     def plan(self) -> str:
         """What runs where, in order, as text."""
@@ -415,7 +445,7 @@ _LINES = {
     "fake": "output = netD(game.fake(fake.detach()))",
     "critic": "output = game.critic(fake)",
 }
-_PLAYED_IN: weakref.WeakKeyDictionary[Trick, weakref.ref[Game]] = weakref.WeakKeyDictionary()
+_PLAYED_IN: dict[int, tuple[weakref.ref[Trick], weakref.ref[Game]]] = {}  # by id: a trick need not be hashable
 _GAME_OF: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Game]] = weakref.WeakKeyDictionary()
 
 
@@ -429,6 +459,7 @@ def attach(
     loss: losses.Loss | None = None,
     accumulate: int = 1,
     score: Callable[[Any], Tensor] | None = None,
+    distributed: bool = True,
     seed: int = 0,
 ) -> Game:
     """Puts tricks between a generator and a discriminator in any training loop.
@@ -441,13 +472,19 @@ def attach(
             loss need it.
         accumulate: micro-batches per step, so that penalties look at all of them.
         score: reads the scores from D's output where that is not a tensor of scores.
+        distributed: average penalties over the ranks of torch's process group, where there is one; False where each
+            rank trains a model of its own.
         seed: where the tricks' own generators start.
+
+    While a game is attached, save `state_dict()`s and not whole modules: hooks can't be pickled.
 
     Raises:
         ValueError: an optimizer lacks its player's parameters; a trick plays elsewhere already; two tricks conflict; a
             logit penalty meets a D that ends in a sigmoid; a trick changes a loss that the loop owns.
     """
-    return Game(g, d, opt_g, opt_d, tricks, loss=loss, accumulate=accumulate, score=score, seed=seed)
+    return Game(
+        g, d, opt_g, opt_d, tricks, loss=loss, accumulate=accumulate, score=score, distributed=distributed, seed=seed
+    )
 
 
 def _check(game: Game, loss: losses.Loss | None) -> None:
@@ -467,7 +504,8 @@ def _check(game: Game, loss: losses.Loss | None) -> None:
     if (other := _GAME_OF.get(game.d)) is not None and other() is not None:
         raise ValueError("this discriminator plays in another game already; call detach() on that one first")
     for trick in game.tricks:
-        if (home := _PLAYED_IN.get(trick)) is not None and home() is not None:
+        mark = _PLAYED_IN.get(id(trick))
+        if mark is not None and mark[0]() is trick and mark[1]() is not None:
             raise ValueError(f"this {trick.name} plays in another game already; make a new one for each game")
         for second in game.tricks:
             if second.name in trick.conflicts:

@@ -58,14 +58,14 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
-def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimizer) -> None:
+def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimizer, *, over_ranks: bool = True) -> None:
     """Adds d loss / d parameters to their `.grad`, averaged over ranks and scaled as the gradients there are.
 
     DDP has already averaged what the loop's own backward left, and does not hear of this pass. A fused optimizer under
     `GradScaler` gets its gradients scaled (`optimizer.grad_scale`); others get them unscaled.
     """
     gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
-    if ranks() > 1:
+    if over_ranks and ranks() > 1:
         flat = mean_over_ranks(torch.cat([g.reshape(-1) for g in gradients]))
         parts = flat.split_with_sizes([g.numel() for g in gradients])
         gradients = [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
+import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -74,8 +78,12 @@ def build(make: Callable[..., T], options: Mapping[str, str], name: str, **given
         values[key] = _convert(text, own[key].type, f"{name}:{key}={text}")
     try:
         return make(**values)
+    except FileNotFoundError:
+        raise
     except ValueError as error:
         raise SpecError(str(error)) from error
+    except Exception as error:  # a user's class or function may raise anything
+        raise SpecError(f"{name} raised {type(error).__name__}: {error}") from error
 
 
 class Option(typing.NamedTuple):
@@ -102,10 +110,15 @@ def _plain(value: Any) -> bool:
 def signature_options(make: Callable[..., Any]) -> list[Option]:
     """The options of a class's constructor, or of a function, that the grammar can set: numbers, texts, truths."""
     return [
-        Option(p.name, p.annotation, p.default)
+        Option(p.name, _hint(p), p.default)
         for p in inspect.signature(make, eval_str=True).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and _kinds(p.annotation)
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and _kinds(_hint(p))
     ]
+
+
+def _hint(parameter: inspect.Parameter) -> Any:
+    """The annotation, or the type of the default where there is none."""
+    return type(parameter.default) if parameter.annotation is parameter.empty else parameter.annotation
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
@@ -146,22 +159,55 @@ def _truth(text: str) -> bool:
         raise ValueError from None
 
 
-_AS: dict[type, Callable[[str], Any]] = {types.NoneType: _none, bool: _truth, int: int, float: float, str: str}
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError
+    return value
+
+
+_AS: dict[type, Callable[[str], Any]] = {types.NoneType: _none, bool: _truth, int: int, float: _finite, str: str}
 _WORDS = {types.NoneType: "none", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def load_path(path: str, kind: str) -> Any:
-    """What `package.module.Name` or `package.module:Name` names.
+    """What `package.module.Name`, `package.module:Name` or `file.py:Name` names.
 
     Raises:
-        SpecError: no such module, or nothing of that name in it.
+        SpecError: no such module or file, one that can't be imported, or nothing of that name in it.
     """
+    if ".py:" in path or path.endswith(".py"):
+        return _load_file(path, kind)
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SpecError(f"{kind} {path!r}: can't import {module_name!r} ({error})") from error
+    except Exception as error:  # importing runs the user's code
+        raise SpecError(f"{kind} {path!r}: can't import {module_name!r} ({type(error).__name__}: {error})") from error
+    return _member(module, attribute, f"{kind} {path!r}", module_name)
+
+
+def _load_file(name: str, kind: str) -> Any:
+    file, _, attribute = name.partition(".py:")
+    path = Path(f"{file.removesuffix('.py')}.py")
+    if not path.is_file():
+        raise SpecError(f"{kind} {name!r}: there is no file {path}")
+    if not attribute:
+        raise SpecError(f"{kind} {name!r}: say what in the file, {path}:name")
+    loading = importlib.util.spec_from_file_location(f"stabilgan_user_{path.stem}", path)
+    assert loading is not None
+    assert loading.loader is not None
+    module = importlib.util.module_from_spec(loading)
+    sys.modules[loading.name] = module  # dataclasses and the like look themselves up
+    if (folder := str(path.parent.resolve())) not in sys.path:
+        sys.path.append(folder)  # for what lies beside it
+    try:
+        loading.loader.exec_module(module)
+    except Exception as error:  # the user's code
+        raise SpecError(f"{kind} {name!r}: {path} raised {type(error).__name__}: {error}") from error
+    return _member(module, attribute, f"{kind} {name!r}", str(path))
+
+
+def _member(module: types.ModuleType, attribute: str, asked: str, where: str) -> Any:
     if not hasattr(module, attribute):
         names = [n for n in vars(module) if not n.startswith("_")]
-        raise SpecError(f"{kind} {path!r}: {unknown(f'name in {module_name}', attribute, names)}")
+        raise SpecError(f"{asked}: {unknown(f'name in {where}', attribute, names)}")
     return getattr(module, attribute)

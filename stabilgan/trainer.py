@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stabilgan import losses
+from stabilgan import host, losses
 from stabilgan._version import __version__
 from stabilgan.data import Batch, Feed, feed
 from stabilgan.game import Game, Trick, attach
@@ -86,7 +86,10 @@ class Trainer:
         return self.game.steps["g"]
 
     def fit(self, data: Any, steps: int, *, progress: bool = False) -> Self:
-        """Makes `steps` more steps on `data` (what `stabilgan.data.feed` takes), and goes on where it stopped.
+        """Makes `steps` more steps on `data` (what `stabilgan.data.feed` takes).
+
+        With the same tensors, loader or function as before it goes on where it stopped in them; with others it begins
+        anew.
 
         `progress=True` shows a progress bar.
         """
@@ -102,7 +105,7 @@ class Trainer:
         return self
 
     def _stream(self, data: Any) -> Feed:
-        if self._feed is None or data is not self._data:
+        if self._feed is None or not _same(data, self._data):
             self._data, self._feed = data, feed(data, self.batch_size, self.seed)
             if self._feed_state is not None:
                 self._feed.load_state_dict(self._feed_state)
@@ -124,7 +127,8 @@ class Trainer:
                     fake = self.g(self.draw(len(real[0])), *real[1:])
                 shown_real = self._labelled(game.real(*real))
                 shown_fake = self._labelled(game.fake(fake, *real[1:]))
-                loss = self.loss.d(self.d(*shown_real), self.d(*shown_fake))
+                scores = self.d(*shown_real), self.d(*shown_fake)
+                loss = self.loss.d(*map(host.full_precision, scores))
             (loss / self.accumulate).backward()
         game.record(d_loss=loss)
         game.opt_d.step()
@@ -136,8 +140,8 @@ class Trainer:
         for _ in range(self.accumulate):
             with self._autocast():
                 fake = self.g(self.draw(len(real[0])), *real[1:])
-                scores = game.critic(fake, *real[1:])
-                real_scores = game.critic(*real, real=True) if self.loss.needs_real else None
+                scores = host.full_precision(game.critic(fake, *real[1:]))
+                real_scores = host.full_precision(game.critic(*real, real=True)) if self.loss.needs_real else None
                 loss = self.loss.g(scores, real_scores)
             # D's weights need no gradient in G's turn.
             (loss / self.accumulate).backward(inputs=[p for p in game.g.parameters() if p.requires_grad])
@@ -178,7 +182,7 @@ class Trainer:
         modes = [(m, m.training) for m in g.modules()]
         g.eval()
         try:
-            with self._autocast():
+            with self._autocast(), host.drawing_from(seed, self.device):  # for a G that draws noise itself
                 parts = zip(z.split(batch_size), *(y.split(batch_size) for y in labels), strict=True)
                 return torch.cat([g(*part) for part in parts])
         finally:
@@ -210,10 +214,7 @@ class Trainer:
         game.opt_d.load_state_dict(state["opt_d"])
         game.load_state_dict(state["game"])
         self.generator.set_state(state["latents"].cpu())
-        if self._feed is not None and state["feed"]:
-            self._feed.load_state_dict(state["feed"])
-        else:
-            self._feed_state = state["feed"] or None
+        self._feed, self._feed_state = None, state["feed"] or None  # for the data that fit is given next
         torch.set_rng_state(state["torch"].cpu())
         if state["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
@@ -230,5 +231,12 @@ class Trainer:
 
     def load(self, path: str | os.PathLike[str]) -> Self:
         """Takes up a run that `save` wrote, bit for bit, in a trainer made like that one. Runs no code from it."""
-        self.load_state_dict(torch.load(path, map_location=self.device, weights_only=True))
+        self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return self
+
+
+def _same(data: Any, before: Any) -> bool:
+    """Whether these are the objects of before; a tuple may be another one of the same tensors."""
+    if isinstance(data, (tuple, list)) and isinstance(before, (tuple, list)):
+        return len(data) == len(before) and all(a is b for a, b in zip(data, before, strict=True))
+    return data is before

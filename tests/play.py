@@ -135,11 +135,27 @@ def params(module: nn.Module) -> Tensor:
 
 
 class RefuseSync(TorchDispatchMode):
-    """Refuses the operations by which the host asks the device for a value."""
+    """Refuses the operations by which the host asks the device for a value, or for a size that depends on values."""
 
-    asks = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal")
+    asks = (
+        "aten::_local_scalar_dense",
+        "aten::nonzero",
+        "aten::is_nonzero",
+        "aten::equal",
+        "aten::masked_select",
+        "aten::_unique2",
+        "aten::unique_dim",
+        "aten::unique_consecutive",
+    )
+    indexed = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.name in self.asks:
-            raise AssertionError(f"{func._schema.name} inside a step makes the host wait for the device")
+        name = func._schema.name
+        masks = (
+            [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+            if name in self.indexed
+            else []
+        )
+        if name in self.asks or masks:
+            raise AssertionError(f"{name} inside a step makes the host wait for the device")
         return func(*args, **(kwargs or {}))

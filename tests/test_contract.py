@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,6 +53,25 @@ def test_a_trick_that_is_on_changes_training_or_keeps_something(name: str) -> No
     g, _ = play.by_hand([trick], 5)
     raw_g, _ = play.by_hand([], 5)
     assert not torch.equal(play.params(g), play.params(raw_g)) or trick.state_dict()
+
+
+@every_trick
+def test_a_watch_beside_it_changes_nothing(name: str) -> None:
+    watched = play.by_hand([play.trick(name), stabilgan.Watch(every=1)], 5)
+    assert all(map(play.same, play.by_hand([play.trick(name)], 5), watched))
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(NAMES, 2)), ids="+".join)
+def test_every_two_tricks_play_together_and_resume(pair: tuple[str, str], tmp_path: Path) -> None:
+    def both() -> stabilgan.Trainer:
+        g, d = play.players()
+        tricks = [play.trick(name) for name in pair]
+        return stabilgan.Trainer(g, d, play.adam(g), play.adam(d), tricks, latent=4, batch_size=8)
+
+    whole = both().fit(play.ring, 4)
+    assert all(p.isfinite().all() for net in (whole.game.g, whole.game.d) for p in net.parameters())
+    both().fit(play.ring, 3).save(tmp_path / "run.pt")
+    assert play.same(both().load(tmp_path / "run.pt").fit(play.ring, 1).state_dict(), whole.state_dict())
 
 
 # 2 ---------------------------------------------------------------------------------------------------------------
@@ -131,6 +152,23 @@ def test_arms_of_one_seed_see_the_same_weights_data_and_latents(name: str) -> No
 
 
 # 6 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.any()),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.unique(),
+        lambda x: (x > 0).nonzero(),
+        lambda x: x.__setitem__(x > 0, torch.ones(2)),
+    ],
+)
+def test_the_guard_of_the_next_test_refuses_what_asks_the_device(ask: Any) -> None:
+    with pytest.raises(AssertionError, match="makes the host wait"), play.RefuseSync():
+        ask(torch.tensor([1.0, -1.0, 2.0]))
 
 
 @every_trick
@@ -319,12 +357,16 @@ def test_a_pass_made_only_to_measure_changes_nothing() -> None:
     d(game.real(x))
     buffers = {k: v.clone() for k, v in d.named_buffers()}
     rng, gradients = torch.get_rng_state(), [p.grad for p in d.parameters()]
-    scores = game.score(x.clone().requires_grad_(), game.seen["real"])
+    heard, seen = game.scores["real"].clone(), game.seen["real"]
+    game.opt_d.step()  # so that the pass to come scores otherwise
+    buffers = {k: v.clone() for k, v in d.named_buffers()}
+    scores = game.score(seen.x, seen)  # the very tensor that the loop gave
     assert scores.requires_grad
     assert play.same(dict(d.named_buffers()), buffers)
     assert torch.equal(torch.get_rng_state(), rng)
     assert gradients == [p.grad for p in d.parameters()]
-    assert torch.equal(game.scores["real"], game.scores["real"])
+    assert torch.equal(game.scores["real"], heard)
+    assert game.seen["real"] is seen
 
 
 @every_trick
@@ -407,6 +449,26 @@ def test_a_changed_loss_in_a_loop_that_owns_its_loss_is_refused() -> None:
 def test_what_is_not_a_trick_is_refused() -> None:
     with pytest.raises(TypeError, match=r"'r1' is not a Trick"):
         game_of(["r1"])  # type: ignore[list-item]
+
+
+def test_a_failed_attach_lets_the_tricks_go() -> None:
+    replay, broken = stabilgan.Replay(size=4), stabilgan.Minibatch(layer="nope")
+    with pytest.raises(ValueError, match="nope") as error:
+        game_of([replay, broken])
+    assert error.traceback  # which, as in a notebook, still holds the game that failed
+    game_of([replay])
+
+
+def test_a_trick_may_be_a_dataclass() -> None:
+    @dataclass
+    class Scale(stabilgan.Trick):
+        name: ClassVar[str] = "scale"
+        by: float = 2.0
+
+        def real(self, x: torch.Tensor, game: stabilgan.Game) -> torch.Tensor:
+            return x * self.by
+
+    assert game_of([Scale()]).real(torch.ones(1, 2)).tolist() == [[2.0, 2.0]]
 
 
 def test_a_trick_without_a_name_is_refused() -> None:

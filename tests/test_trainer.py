@@ -137,3 +137,39 @@ def test_tensors_of_different_lengths_are_refused() -> None:
 def test_an_empty_loader_is_told() -> None:
     with pytest.raises(ValueError, match="no batch at all"):
         feed(DataLoader(TensorDataset(torch.arange(3)), 8, drop_last=True), 8, 0).next()
+
+
+def test_fit_goes_on_with_the_same_tensors_in_another_tuple() -> None:
+    x, y, drawn = torch.arange(40.0).view(20, 2), torch.arange(20), []
+
+    class Noted(stabilgan.Trick):
+        name = "noted"
+
+        def real(self, x: torch.Tensor, game: stabilgan.Game) -> torch.Tensor:
+            drawn.extend(x[:, 0].tolist())
+            return x
+
+    t = trainer(tricks=[Noted()], batch_size=5)
+    for _ in range(4):
+        t.fit((x, y), 1)
+    assert sorted(drawn) == x[:, 0].tolist()  # one epoch, each sample once
+
+
+def test_sampling_from_a_generator_that_draws_noise_itself_changes_nothing() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(4, 2)
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return self.net(z) + torch.randn(len(z), 2)
+
+    def run(samples: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        g, d = Noisy(), play.discriminator_net()
+        t = stabilgan.Trainer(g, d, play.adam(g), play.adam(d), latent=4, batch_size=8).fit(play.ring, 2)
+        for _ in range(samples):
+            assert torch.equal(t.sample(5, seed=1), t.sample(5, seed=1))
+        return play.params(t.fit(t._data, 2).game.g)
+
+    assert torch.equal(run(0), run(2))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -15,7 +15,7 @@ from stabilgan.bench import display, local, plan
 from stabilgan.bench import report as reports
 from stabilgan.data import feed
 from stabilgan.trainer import Trainer
-from stabilgan.workloads.base import against
+from stabilgan.workloads.base import judge_of
 
 
 def bench(
@@ -35,7 +35,7 @@ def bench(
     save_every: float,
     as_json: bool,
 ) -> int:
-    """Runs what has no record yet, then reports all that the folder holds of these cases.
+    """Runs what has no record yet, then reports all that the folder holds.
 
     Returns:
         The exit code: 0, or 1 where a case failed.
@@ -44,29 +44,27 @@ def bench(
         ValueError, FileNotFoundError: input that can't be meant; the message is one line.
         KeyboardInterrupt: was asked to stop; what was done is kept, and the same command goes on with it.
     """
+    if seconds is not None and not math.isfinite(seconds):
+        raise spec.SpecError(f"--seconds {seconds}; expected a finite number")
     if steps is not None and seconds is not None:
         raise spec.SpecError("--steps and --seconds are two budgets; give one")
     console = Console(stderr=True)
     where = checked_device(device)
-    names = [w.strip() for w in workload.split(",") if w.strip()]
+    names = list(dict.fromkeys(w.strip() for w in workload.split(",") if w.strip()))
     if not names:
         raise spec.SpecError("--workload names nothing; expected for example ring or mnist")
     arms = arms_of(tricks)
     which = plan.seeds(seeds)
     with console.status("preparing the workloads (a judge that must be trained is trained once)"):
-        for name in names:
-            check_workload(name, data_dir)
-    cases = plan.cases(
-        names,
-        arms,
-        which,
-        steps=steps,
-        seconds=seconds,
-        evaluations=evaluations,
-        device=where.type,
-        threads=threads,
-        amp=amp,
-    )
+        own = {name: check_workload(name, data_dir).steps for name in names}
+    settings = {"evaluations": evaluations, "device": where.type, "threads": threads, "amp": amp}
+    cases = [
+        case
+        for name in names
+        for case in plan.cases(
+            [name], arms, which, steps=budget(steps, seconds, own[name]), seconds=seconds, **settings
+        )
+    ]
     folder = plan.Folder(out)
     folder.open()
     try:
@@ -78,7 +76,7 @@ def bench(
                 local.run_all(
                     cases,
                     folder,
-                    jobs=jobs or local.jobs_for(where.type),
+                    jobs=jobs or local.jobs_for(where.type, threads),
                     device=str(where),
                     data_dir=data_dir,
                     save_every=save_every,
@@ -108,6 +106,11 @@ def report(folder: Path, as_json: bool = False) -> None:
     else:
         Console().print(reports.table(summary))
         Console(stderr=True).print(f"summary.json, summary.csv and pictures are in {folder}", highlight=False)
+
+
+def budget(steps: int | None, seconds: float | None, own: int) -> int | None:
+    """Steps of each case: what was asked for, else the workload's own; None where the budget is in seconds."""
+    return steps if steps is not None or seconds is not None else own
 
 
 def arms_of(text: str) -> list[str]:
@@ -140,7 +143,7 @@ def checked_device(text: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def check_workload(name: str, data_dir: Path | None) -> None:
+def check_workload(name: str, data_dir: Path | None) -> workloads.Workload:
     """Makes a workload once, in this process, so that what is wrong with it is said before anything runs."""
     made = workloads.make(name, data_dir=data_dir)
     try:
@@ -149,7 +152,7 @@ def check_workload(name: str, data_dir: Path | None) -> None:
         fakes = t.sample(made.samples)
         with torch.no_grad():
             shapes = {tuple(made.d(x[:2]).shape) for x in (real, fakes)}
-        found = (made.judge or against(cast(torch.Tensor, made.reference)))(fakes)
+        found = judge_of(made)(fakes)
         numbers = {reading: float(value) for reading, value in found.items()}
     except Exception as error:  # networks, data and judge are the user's, and may raise anything
         raise spec.SpecError(f"workload {name!r} does not work: {type(error).__name__}: {error}") from error
@@ -160,3 +163,4 @@ def check_workload(name: str, data_dir: Path | None) -> None:
             f"workload {name!r}: its judge gives {sorted(numbers)} without the primary reading {made.primary!r}; name "
             "one of them with Workload(primary=...)"
         )
+    return made

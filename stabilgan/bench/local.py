@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stabilgan.bench.plan import Case, Folder
 
@@ -32,15 +35,12 @@ class Progress:
     record: Mapping[str, Any] | None = None
 
 
-def jobs_for(device: str) -> int:
-    """Cases at a time: one for each core, or four on a GPU, whose small networks leave it mostly idle."""
-    return (
-        4
-        if device.startswith("cuda")
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+def jobs_for(device: str, threads: int) -> int:
+    """Cases at a time: as many as the cores have room for, or four on a GPU, which small networks leave mostly idle."""
+    if device.startswith("cuda"):
+        return 4
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
 def run_all(
@@ -73,8 +73,7 @@ def run_all(
                 theirs.close()
                 running[ours] = (case, process)
                 tell(Progress(case, "begun"))
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
+            for connection in cast(list[Connection], wait(list(running))):
                 case, process = running[connection]
                 try:
                     tell(connection.recv())
@@ -90,7 +89,7 @@ def run_all(
 
 def clean_processes() -> SpawnContext | ForkServerContext:
     """A fork server imports torch once, before any thread or GPU is started, and forks a process for a case."""
-    if "forkserver" not in mp.get_all_start_methods():
+    if "forkserver" not in mp.get_all_start_methods() or sys.platform == "darwin":  # Apple's frameworks don't fork
         return mp.get_context("spawn")
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["stabilgan.bench.run"])
@@ -111,7 +110,7 @@ def _outcome(case: Case, folder: Folder, exitcode: int | None, device: str) -> M
     how = (
         f"signal {signal.Signals(-exitcode).name}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
     )
-    hint = "; out of memory? try fewer --jobs" if exitcode == -signal.SIGKILL else ""
+    hint = "; out of memory? try fewer --jobs" if exitcode == -9 else ""
     return died(case, folder, f"its process ended with {how}{hint}", torch.device(device))
 
 
@@ -123,8 +122,9 @@ def _wind_down(running: Mapping[Connection, tuple[Case, Any]]) -> None:
                 connection.send("stop")
             except OSError:
                 continue
+        deadline = time.monotonic() + GRACE_SECONDS
         for _, process in running.values():
-            process.join(GRACE_SECONDS)
+            process.join(max(0.0, deadline - time.monotonic()))
     finally:
         for _, process in running.values():
             process.kill()
@@ -151,7 +151,8 @@ def _work(
     from stabilgan.bench.run import Stopped, run
 
     def tell(done: int, total: int, readings: Mapping[str, float | None]) -> None:
-        parent.send(Progress(case, "judged", done, total, readings))
+        with contextlib.suppress(OSError):  # the bench is gone; poll says so too, and the case is kept
+            parent.send(Progress(case, "judged", done, total, readings))
 
     try:
         run(

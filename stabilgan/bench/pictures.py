@@ -41,7 +41,7 @@ def write(folder: Path, summary: Summary, records: Iterable[Record]) -> list[str
         if sum(safe_name(b.workload) == name for b in summary.benches) > 1:
             name += f"-{bench.steps}-steps" if bench.steps is not None else f"-{bench.seconds:g}-s"
         if name in names:
-            name += f"-{zlib.crc32(bench.workload.encode()):08x}"
+            name += f"-{zlib.crc32(bench.settings.encode()):08x}"
         names.add(name)
         runs = grouped(records, bench)
         for kind, draw in (("samples", samples), ("curves", curves), ("success", success)):

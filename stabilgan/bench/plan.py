@@ -85,9 +85,10 @@ class Folder:
             raise spec.SpecError(f"{self.root} is a file; --out expects a folder")
         elif self.root.is_dir() and any(self.root.iterdir()):
             raise spec.SpecError(f"{self.root} holds something else than a bench's results; give another --out")
-        for name in ("records", "samples", "unfinished"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         write_json(manifest, {"schema": SCHEMA, "version": __version__})
+        for name in ("records", "samples", "unfinished"):
+            (self.root / name).mkdir(exist_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -94,11 +94,12 @@ class Arm:
 class Bench:
     """All arms of one workload and budget.
 
-    `primary` is the reading that the verdict rests on, beside success, and `target` the value at which it counts as
-    reached. `notes` are lines that a reader of the numbers must know.
+    `settings` is what its cases share, as JSON. `primary` is the reading that the verdict rests on, beside success, and
+    `target` the value at which it counts as reached. `notes` are lines that a reader of the numbers must know.
     """
 
     workload: str
+    settings: str
     steps: int | None
     seconds: float | None
     kind: str | None
@@ -154,7 +155,7 @@ def load(folder: str | os.PathLike[str]) -> list[Record]:
     records, seen = [], dict[str, Path]()
     for path in paths:
         record = _record(path)
-        case = json.dumps([record["case"].get(k) for k in ("workload", "arm", "seed", "steps", "seconds")])
+        case = json.dumps(record["case"], sort_keys=True)
         if case in seen:
             raise ValueError(f"{path}: the same case as {seen[case].name}; move one of the two away")
         seen[case] = path
@@ -237,21 +238,25 @@ def _finite(text: str) -> float:
 
 def summarise(records: Iterable[Record]) -> Summary:
     """Sums records up by workload, budget and arm; all numbers of the report come from here."""
-    groups: dict[tuple[str, Any, Any], list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        case = record["case"]
-        groups.setdefault((case["workload"], case["steps"], case["seconds"]), []).append(record)
-    order = sorted(groups, key=lambda k: (k[0], k[1] or 0, k[2] or 0))
+        groups.setdefault(_settings(record), []).append(record)
+    cases = {key: group[0]["case"] for key, group in groups.items()}
+    order = sorted(cases, key=lambda k: (cases[k]["workload"], cases[k]["steps"] or 0, cases[k]["seconds"] or 0, k))
     return Summary([_bench(groups[key]) for key in order], RULE, [])
+
+
+def _settings(record: Record) -> str:
+    """All that the runs of one bench have in common: everything of their cases but arm and seed."""
+    return json.dumps({k: v for k, v in record["case"].items() if k not in ("arm", "seed")}, sort_keys=True)
 
 
 def grouped(records: Iterable[Record], bench: Bench) -> dict[str, dict[int, Record]]:
     """The records of one bench, by arm (in the bench's order) and seed."""
     runs: dict[str, dict[int, Record]] = {arm.name: {} for arm in bench.arms}
     for record in records:
-        case = record["case"]
-        if (case["workload"], case["steps"], case["seconds"]) == (bench.workload, bench.steps, bench.seconds):
-            runs[case["arm"]][case["seed"]] = record
+        if _settings(record) == bench.settings:
+            runs[record["case"]["arm"]][record["case"]["seed"]] = record
     return {name: dict(sorted(by_seed.items())) for name, by_seed in runs.items()}
 
 
@@ -267,6 +272,7 @@ def _bench(records: list[Record]) -> Bench:
     environments = [dict(r["environment"]) for r in records]
     bench = Bench(
         workload=records[0]["case"]["workload"],
+        settings=_settings(records[0]),
         steps=records[0]["case"]["steps"],
         seconds=records[0]["case"]["seconds"],
         kind=judged.get("kind"),

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stabilgan import tricks, workloads
+from stabilgan import host, tricks, workloads
 from stabilgan._version import __version__
 from stabilgan.bench.plan import SCHEMA, Case, Folder, write_json
 from stabilgan.detectors import Watch
 from stabilgan.metrics import series
 from stabilgan.trainer import Trainer
-from stabilgan.workloads.base import BETTER, Judge, Workload, against
+from stabilgan.workloads.base import BETTER, Workload, judge_of
 
 KEEP = 200  # points of a loss curve in a record
 SHOWN = {"points": 500, "images": 36, "other": 0}  # samples kept for the pictures, at each of PICTURES times
@@ -60,6 +60,7 @@ def run(
     began = time.perf_counter()
     try:
         record = _Run(case, folder, device, data_dir).finish(tell, stop, save_every)
+        write_json(folder.record(case), record)
     except Stopped:
         raise
     except Exception as error:  # whatever a user's networks, data or tricks raise is this case's result
@@ -70,7 +71,7 @@ def run(
             "traceback": lines,
         }
         record["cost"]["wall_s"] = round(time.perf_counter() - began, 3)
-    write_json(folder.record(case), record)
+        write_json(folder.record(case), record)
     folder.unfinished(case).unlink(missing_ok=True)
     return record
 
@@ -79,6 +80,7 @@ def died(case: Case, folder: Folder, reason: str, device: torch.device) -> dict[
     """The record of a case whose process was lost."""
     record = _frame(case, device) | {"status": "failed", "reason": reason}
     write_json(folder.record(case), record)
+    folder.unfinished(case).unlink(missing_ok=True)
     return record
 
 
@@ -87,9 +89,8 @@ class _Run:
 
     def __init__(self, case: Case, folder: Folder, device: torch.device, data_dir: Path | None) -> None:
         self.case, self.folder, self.device = case, folder, device
-        if device.type == "cpu":
-            torch.set_num_threads(case.threads)
-        else:
+        torch.set_num_threads(case.threads)
+        if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self.memory_before = _reset_peak_memory()
         torch.manual_seed(case.seed)
@@ -109,11 +110,7 @@ class _Run:
             amp=case.amp,
             seed=case.seed,
         )
-        if self.workload.judge is not None:
-            self.judge: Judge = self.workload.judge
-        else:
-            assert w.reference is not None
-            self.judge = against(w.reference)
+        self.judge = judge_of(w)
         self.data = w.data.to(device) if isinstance(w.data, Tensor) and device.type != "cpu" else w.data
         self.steps = case.steps or w.steps
         self.readings: dict[str, list[float]] = {"step": []}
@@ -122,27 +119,27 @@ class _Run:
         self.spent, self.step_ms, self.wall = 0.0, list[float](), 0.0
         self.passes: dict[str, float] = {}
         self.went_wrong = ""
-        self.written = time.perf_counter()
+        self.began = self.written = time.perf_counter()
         self._take_up()
 
     # --- the run ---------------------------------------------------------------------------------------------
 
     def finish(self, tell: Tell, stop: Callable[[], bool], save_every: float) -> dict[str, Any]:
-        began = time.perf_counter()
-        already = self.wall
         while not self._over():
             try:
-                self._train(stop)
+                self._train(stop, save_every)
             except Stopped:
-                self.wall = already + time.perf_counter() - began
                 self._keep()
                 raise
             self._evaluate()
-            self.wall = already + time.perf_counter() - began
             tell(self.trainer.steps, self.steps, self._latest())
             if time.perf_counter() - self.written > save_every and not self._over():
                 self._keep()
         return self._record()
+
+    def _wall(self) -> float:
+        """Seconds that the case has run, earlier attempts included."""
+        return self.wall + time.perf_counter() - self.began
 
     def _over(self) -> bool:
         if self.went_wrong:
@@ -151,20 +148,25 @@ class _Run:
             return self.spent >= self.case.seconds
         return self.trainer.steps >= self.steps
 
-    def _train(self, stop: Callable[[], bool]) -> None:
+    def _train(self, stop: Callable[[], bool], save_every: float) -> None:
         """Up to the next evaluation, in stretches after each of which the run may stop."""
         done, count = self.trainer.steps, self.case.evaluations
         at, due, stretch = sys.maxsize, math.inf, 50
         if self.case.seconds is None:
             at = next(s for k in range(1, count + 1) if (s := math.ceil(self.steps * k / count)) > done)
         else:
-            due, stretch = self.case.seconds * (len(self.readings["step"]) + 1) / count, 10
+            part = self.case.seconds / count
+            due, stretch = part * (math.floor(self.spent / part) + 1), 10
         if not self.passes:
             self._count_passes(min(COUNTED, at - done))
         while self.trainer.steps < at and self.spent < due:
             if stop():
                 raise Stopped
-            self._stretch(min(stretch, at - self.trainer.steps))
+            # Not longer than about two seconds, so that a stop is heard in time.
+            patient = max(1, int(2000 / self.step_ms[-1])) if self.step_ms else 1
+            self._stretch(min(stretch, patient, at - self.trainer.steps))
+            if time.perf_counter() - self.written > save_every:
+                self._keep()
 
     def _stretch(self, steps: int, *, timed: bool = True) -> None:
         """Steps whose losses stay on the device until they are all made."""
@@ -203,7 +205,8 @@ class _Run:
 
     def _evaluate(self) -> None:
         samples = self.trainer.sample(self.workload.samples)
-        found = self.judge(samples)
+        with host.drawing_from(self.case.seed, self.device):  # a judge may draw; training must not notice
+            found = self.judge(samples)
         self.readings["step"].append(float(self.trainer.steps))
         for name, value in found.items():
             self.readings.setdefault(name, []).append(float(value))
@@ -253,7 +256,7 @@ class _Run:
                 "notes": dict(w.notes),
             },
             "cost": {
-                "wall_s": round(self.wall, 3),
+                "wall_s": round(self._wall(), 3),
                 "step_ms": _number(float(np.median(self.step_ms)) if self.step_ms else math.nan),
                 "peak_mb": _peak_memory(self.device, self.memory_before),
                 "passes": self.passes,
@@ -320,7 +323,7 @@ class _Run:
     def _keep(self) -> None:
         path = self.folder.unfinished(self.case)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        state = {name: getattr(self, name) for name in self._KEPT}
+        state = {name: getattr(self, name) for name in self._KEPT} | {"wall": self._wall()}
         torch.save({"trainer": self.trainer.state_dict(), "run": state}, part)
         os.replace(part, path)
         self.written = time.perf_counter()
@@ -370,6 +373,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if on_gpu else _processor(),
         "tf32": bool(on_gpu and torch.backends.cuda.matmul.allow_tf32),
+        "tf32_convolutions": bool(on_gpu and torch.backends.cudnn.allow_tf32),
     }
 
 

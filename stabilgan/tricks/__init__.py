@@ -76,8 +76,10 @@ def parse(text: str) -> list[Trick]:
 
 
 def check(tricks: list[Trick]) -> None:
-    """Raises SpecError if two of the tricks can't be played together."""
+    """Raises SpecError if two of the tricks can't be played together, or one is named twice."""
     for one in tricks:
+        if sum(other.name == one.name for other in tricks) > 1:
+            raise spec.SpecError(f"{one.name} is twice in one arm; expected each trick once")
         for other in tricks:
             if other is not one and other.name in one.conflicts:
                 raise spec.SpecError(f"{one.name} and {other.name}: {one.conflicts[other.name]}")

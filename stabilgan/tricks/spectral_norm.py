@@ -64,8 +64,8 @@ class SpectralNorm(Trick):
     """Bounds how steep D can be: every linear, convolutional and embedding layer has spectral norm 1.
 
     One power iteration per pass (Miyato et al. 2018, arXiv:1802.05957, Eq. 8 and Alg. 1), fifteen at attach. BatchNorm
-    in D undoes the bound. The parametrization stays in D when the game is detached;
-    `torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")` takes it off.
+    in D undoes the bound; a layer whose weights are all zero at attach is left alone. The parametrization stays in D
+    when the game is detached; `torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")` takes it off.
 
     Args:
         iterations: power iterations in each forward pass of training, at least 1; the paper's is 1.
@@ -86,6 +86,8 @@ class SpectralNorm(Trick):
             if isinstance(layer, (*LINEAR, *TRANSPOSED)) and not _has_spectral_norm(layer):
                 dim = 1 if isinstance(layer, TRANSPOSED) else 0
                 matrix = layer.weight.detach().movedim(dim, 0).flatten(1)
+                if not bool(matrix.any()):
+                    continue  # no direction to normalise: what minibatch discrimination puts beside the last layer
                 start = torch.randn(len(matrix), generator=generator).to(matrix)
                 u, _ = power_iteration(matrix, start, iterations=15)
                 parametrize.register_parametrization(layer, "weight", Normalised(u, self.iterations, dim))

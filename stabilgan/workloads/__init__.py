@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -37,12 +36,7 @@ def make(text: str, *, data_dir: Path | None = None) -> Workload:
     name, options = spec.split(text)
     function = _function_of(name)
     given = {"data_dir": data_dir} if "data_dir" in inspect.signature(function).parameters else {}
-    try:
-        made: Any = spec.build(function, options, name, **given)
-    except (spec.SpecError, FileNotFoundError):
-        raise
-    except Exception as error:  # a user's function may raise anything
-        raise spec.SpecError(f"workload {name!r} raised {type(error).__name__}: {error}") from error
+    made: Any = spec.build(function, options, name, **given)
     if not isinstance(made, Workload):
         raise spec.SpecError(
             f"workload {name!r} returned a {type(made).__name__}; expected a stabilgan.Workload(g=..., d=..., "
@@ -57,8 +51,6 @@ def _function_of(name: str) -> Callable[..., Any]:
     plugins = {e.name: e for e in entry_points(group="stabilgan.workloads")}
     if name in plugins:
         found = plugins[name].load()
-    elif ".py" in name:
-        found = _from_file(name)
     elif "." in name:
         found = spec.load_path(name, "workload")
     else:
@@ -68,21 +60,3 @@ def _function_of(name: str) -> Callable[..., Any]:
             f"workload {name!r} is a {type(found).__name__}; expected a function that returns a Workload"
         )
     return found  # type: ignore[no-any-return]
-
-
-def _from_file(name: str) -> Any:
-    file, _, function = name.partition(".py:")
-    path = Path(f"{file.removesuffix('.py')}.py")
-    if not path.is_file():
-        raise spec.SpecError(f"workload {name!r}: there is no file {path}")
-    if not function:
-        raise spec.SpecError(f"workload {name!r}: name the function in the file, {path}:function")
-    loading = importlib.util.spec_from_file_location(f"stabilgan_user_{path.stem}", path)
-    assert loading is not None
-    assert loading.loader is not None
-    module = importlib.util.module_from_spec(loading)
-    loading.loader.exec_module(module)
-    if not hasattr(module, function):
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise spec.SpecError(f"workload {name!r}: {spec.unknown(f'function in {path}', function, names)}")
-    return getattr(module, function)

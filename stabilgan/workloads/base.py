@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from stabilgan.data import feed
 from stabilgan.metrics import prdc
 from stabilgan.trainer import Latent
 
@@ -45,7 +48,8 @@ class Workload:
         data: what `stabilgan.data.feed` takes: tensors, a function `(n, generator) -> batch`, or a loader.
         latent: the length or shape of z, or a function `(n, generator) -> z`.
         judge: takes samples (n, ...) and returns readings by name. None compares them with `reference`.
-        reference: (n, ...) real samples that training does not see, to judge against and to draw beside the fakes.
+        reference: (n, ...) real samples that training does not see, to judge against and to draw beside the fakes. None
+            takes some of the data.
         batch_size, loss, n_critic: as in the Trainer.
         steps: the budget if the user names none.
         samples: how many samples are judged, from fixed latents.
@@ -79,10 +83,19 @@ class Workload:
         for name, kind in (("g", nn.Module), ("d", nn.Module), ("opt_g", Optimizer), ("opt_d", Optimizer)):
             if not isinstance(value := getattr(self, name), kind):
                 raise TypeError(f"Workload({name}=...) is a {type(value).__name__}; expected a {kind.__name__}")
-        if self.judge is None and self.reference is None:
-            raise TypeError(
-                "a Workload needs judge= (samples -> readings) or reference= (real samples to judge against)"
+        if self.kind not in ("points", "images", "other"):
+            raise ValueError(f"kind is {self.kind!r}; expected 'points', 'images' or 'other'")
+        directions = {**BETTER, **self.better}
+        if wrong := [name for name, word in directions.items() if word not in ("higher", "lower")]:
+            raise ValueError(f"better[{wrong[0]!r}] is {directions[wrong[0]]!r}; expected 'higher' or 'lower'")
+        if self.primary not in directions:
+            raise ValueError(
+                f"which way is {self.primary!r} better? say better={{{self.primary!r}: 'higher'}} or 'lower'"
             )
+        try:
+            json.dumps([self.target, dict(self.notes)], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"target and notes go into a JSON record; expected plain finite values: {error}") from None
         if self.steps < 1 or self.samples < 1:
             raise ValueError(f"steps is {self.steps} and samples is {self.samples}; expected 1 or more")
 
@@ -97,3 +110,15 @@ def against(reference: Tensor, k: int = 5) -> Judge:
         return {name: getattr(found, name) for name in ("precision", "recall", "density", "coverage")}
 
     return judge
+
+
+def judge_of(workload: Workload) -> Judge:
+    """The workload's judge; or one that compares with its reference, or with a thousand samples of its data."""
+    if workload.judge is not None:
+        return workload.judge
+    if workload.reference is not None:
+        return against(workload.reference)
+    stream, parts = feed(workload.data, workload.batch_size, seed=2**31 - 1), list[Tensor]()
+    while sum(map(len, parts)) < 1000:
+        parts.append(stream.next()[0].cpu())
+    return against(torch.cat(parts)[:1000])

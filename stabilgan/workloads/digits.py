@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stabilgan import host
 from stabilgan.metrics import label_modes, prdc
 from stabilgan.workloads.base import Judge, Workload
 from stabilgan.workloads.mixtures import dense
@@ -107,8 +108,7 @@ class Classifier(nn.Module):
 
 def train_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 0) -> Classifier:
     """A classifier trained on (n, 28, 28) uint8 images, the same for the same seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with host.drawing_from(seed, torch.device("cpu")):
         net = Classifier()
     order, batch = torch.Generator().manual_seed(seed), 200
     steps = epochs * (len(images) // batch)

@@ -35,7 +35,7 @@ def ring(
             GAN) are published, at their full budget of 400,000 and 156,000 steps.
     """
     sigma = (0.05 if protocol == "quick" else 0.01) if sigma is None else sigma
-    _check(modes, sigma)
+    _check(modes, sigma, radius)
     angle = torch.arange(modes) * (2 * torch.pi / modes)
     return _workload(radius * torch.stack([angle.cos(), angle.sin()], 1), sigma, min_count, protocol)
 
@@ -56,16 +56,18 @@ def grid(
         min_count: as for `ring`.
         protocol: as for `ring`.
     """
-    _check(side, sigma)
+    _check(side, sigma, spacing)
     axis = (torch.arange(side) - (side - 1) / 2) * spacing
     return _workload(torch.cartesian_prod(axis, axis), sigma, min_count, protocol)
 
 
-def _check(modes: int, sigma: float) -> None:
+def _check(modes: int, sigma: float, size: float) -> None:
     if modes < 2:
         raise ValueError(f"{modes} modes; expected 2 or more")
     if sigma <= 0:
         raise ValueError(f"sigma is {sigma}; expected above 0")
+    if size <= 0:
+        raise ValueError(f"the radius or spacing is {size}; expected above 0")
 
 
 class Nets(NamedTuple):

@@ -93,6 +93,10 @@ def test_the_report_is_made_again_from_the_records_alone(
         (["--workload", "ring:protocol=metz"], "ring:protocol=metz: expected quick or pacgan or dual"),
         (["--workload", "ring:modes=1"], "1 modes; expected 2 or more"),
         (["--workload", "nowhere.py:make"], "there is no file nowhere.py"),
+        (["--workload", "ring:radius=-1"], "expected above 0"),
+        (["--tricks", "r1:weight=nan"], "r1:weight=nan: expected a number"),
+        (["--tricks", "r1+r1"], "r1 is twice in one arm"),
+        (["--seconds", "nan"], "finite"),
         (["--seeds", "0"], "names no seed"),
         (["--steps", "0"], "0 is not in the range x>=1"),
         (["--jobs", "-2"], "-2 is not in the range x>=1"),
@@ -140,6 +144,22 @@ def wrong_shape():
     d = nn.Linear(5, 1)
     return stabilgan.Workload(g=w.g, d=d, opt_g=w.opt_g, opt_d=torch.optim.Adam(d.parameters()), data=w.data,
                               latent=3, reference=w.reference)
+def typo_in_kind():
+    w = good()
+    return stabilgan.Workload(g=w.g, d=w.d, opt_g=w.opt_g, opt_d=w.opt_d, data=w.data, latent=3, kind="image")
+def unknown_direction():
+    w = good()
+    return stabilgan.Workload(g=w.g, d=w.d, opt_g=w.opt_g, opt_d=w.opt_d, data=w.data, latent=3, primary="fid",
+                              judge=lambda x: {"fid": 1.0})
+def no_judge(width=8):
+    w = good(width)
+    return stabilgan.Workload(g=w.g, d=w.d, opt_g=w.opt_g, opt_d=w.opt_d, data=w.data, latent=3, samples=50, steps=20)
+class Clash(stabilgan.Trick):
+    name = "clash"
+    conflicts = {"r1": "both pull at D"}
+class Fussy(stabilgan.Trick):
+    name = "fussy"
+    def __init__(self, must): ...
 def fails_later():
     w = good()
     calls = iter(range(2))
@@ -158,6 +178,8 @@ def fails_later():
         ("wrong_shape", "does not work: RuntimeError: mat1 and mat2 shapes"),
         ("good:widht=3", "no option named 'widht'; did you mean 'width'?"),
         ("god", "did you mean 'good'?"),
+        ("typo_in_kind", "kind is 'image'; expected 'points', 'images' or 'other'"),
+        ("unknown_direction", "which way is 'fid' better?"),
     ],
 )
 def test_a_users_function_that_returns_the_wrong_things_is_told(function: str, line: str, tmp_path: Path) -> None:
@@ -184,6 +206,39 @@ def test_a_case_that_fails_is_a_record_and_the_bench_goes_on(tmp_path: Path) -> 
     found = records(tmp_path / "out").values()
     assert sorted(r["status"] for r in found) == ["failed"] * 4 + ["ok"] * 4
     assert all("ZeroDivisionError" in r["traceback"] for r in found if r["status"] == "failed")
+
+
+@pytest.mark.parametrize(
+    ("trick", "line"),
+    [
+        ("mine.py:Clash+r1", "clash and r1: both pull at D"),
+        ("mine.py:Fussy", "mine.py:Fussy raised TypeError"),
+        ("mine.py:Clsh", "did you mean 'Clash'?"),
+        ("broken.py:x", "broken.py raised SyntaxError"),
+    ],
+)
+def test_a_users_trick_that_cannot_be_played_is_told(
+    trick: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(USER)
+    (tmp_path / "broken.py").write_text("def x(:")
+    done = CliRunner().invoke(main, ["bench", "--tricks", trick, "--out", "out"])
+    assert done.exit_code == 2, done.stderr
+    assert line in done.stderr
+
+
+def test_one_folder_may_hold_runs_of_several_budgets_and_a_failure_with_the_default_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(USER)
+    for extra in ([], ["--evaluations", "2"], ["--workload", "mine.py:no_judge,mine.py:no_judge", "--steps", "10"]):
+        args = ["--workload", "mine.py:no_judge", "--tricks", "mine.py:Wiggle", "--seeds", "1", "--out", "out", *extra]
+        done = stabilgan("bench", *args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path / "out")) == 6
+    broken = ["--workload", "mine.py:fails_later", "--tricks", "r1", "--seeds", "1", "--evaluations", "2"]
+    done = stabilgan("bench", *broken, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "mine.py:fails_later" in done.stdout
 
 
 def test_bad_input_at_the_shell_is_one_line(tmp_path: Path) -> None:
@@ -235,7 +290,7 @@ def test_a_bench_killed_at_ten_moments_ends_with_the_records_of_an_undisturbed_o
     args += ["--save-every", "0", "--jobs", "2"]
     assert stabilgan(*args, "--out", "whole", cwd=tmp_path).returncode == 0
     moments = random.Random(0)
-    killed = 0
+    killed = taken_up = 0
     for _ in range(10):
         running = subprocess.Popen(
             [sys.executable, "-m", "stabilgan", *args, "--out", "torn"],
@@ -247,7 +302,9 @@ def test_a_bench_killed_at_ten_moments_ends_with_the_records_of_an_undisturbed_o
         killed += running.poll() is None
         running.send_signal(signal.SIGKILL)
         running.wait()
+        taken_up += bool(list((tmp_path / "torn" / "unfinished").glob("*.pt")))
     assert killed >= 3  # it was killed while it had work to do
+    assert taken_up  # and more than once in the middle of a case
     assert stabilgan(*args, "--out", "torn", cwd=tmp_path).returncode == 0
     assert records(tmp_path / "torn") == records(tmp_path / "whole")
 
