@@ -54,7 +54,7 @@ def run(
 ) -> dict[str, Any]:
     """Runs a case, or takes it up where it was interrupted, and writes its record.
 
-    Every `save_every` seconds, at an evaluation, the run is kept so that it can be taken up bit for bit. A failure
+    Every `save_every` seconds the run is kept so that it can be taken up bit for bit. A failure
     becomes a record with its traceback. Raises Stopped where `stop()` came true: the run is kept then.
     """
     began = time.perf_counter()
@@ -133,8 +133,6 @@ class _Run:
                 raise
             self._evaluate()
             tell(self.trainer.steps, self.steps, self._latest())
-            if time.perf_counter() - self.written > save_every and not self._over():
-                self._keep()
         return self._record()
 
     def _wall(self) -> float:
@@ -162,11 +160,12 @@ class _Run:
         while self.trainer.steps < at and self.spent < due:
             if stop():
                 raise Stopped
+            # Here and not after the stretch, so that a kept run never stands at an evaluation that is still to be made.
+            if time.perf_counter() - self.written > save_every:
+                self._keep()
             # Not longer than about two seconds, so that a stop is heard in time.
             patient = max(1, int(2000 / self.step_ms[-1])) if self.step_ms else 1
             self._stretch(min(stretch, patient, at - self.trainer.steps))
-            if time.perf_counter() - self.written > save_every:
-                self._keep()
 
     def _stretch(self, steps: int, *, timed: bool = True) -> None:
         """Steps whose losses stay on the device until they are all made."""

@@ -77,6 +77,27 @@ def test_a_run_stopped_at_any_evaluation_ends_with_the_same_record(folder: Folde
     assert not torn.unfinished(case).exists()
 
 
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_a_run_killed_before_an_evaluation_makes_it_when_taken_up(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    torn = Folder(tmp_path / "torn")
+    torn.open()
+    judged = running._Run._evaluate
+    calls = iter(range(1, 100))
+
+    def killed(run: Any) -> None:
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        judged(run)
+
+    monkeypatch.setattr(running._Run, "_evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        running.run(CASE, torn, device=CPU, save_every=0)
+    monkeypatch.undo()
+    assert timeless(running.run(CASE, torn, device=CPU)) == timeless(running.run(CASE, folder, device=CPU))
+
+
 def test_a_failure_becomes_a_record_with_its_traceback(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Workload:
         made = workloads.ring()
