@@ -16,6 +16,8 @@ def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
+    made = names["mine"](width=8)  # type: ignore[operator]
+    assert made.g[0].out_features == 8
     assert tuple(names["samples"].shape) == (500, 2)  # type: ignore[attr-defined]
 
 

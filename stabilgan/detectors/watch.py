@@ -101,6 +101,9 @@ class Watch(Trick):
         self._old: dict[str, Tensor] = {}
         self._probabilities = False
 
+    def __repr__(self) -> str:
+        return f"Watch({', '.join(d.name for d in self.detectors)}; every={self.every})"
+
     def setup(self, game: Game) -> None:
         self._probabilities = surgery.ends_in_sigmoid(game.d) if self.scores is None else self.scores != "logits"
 

@@ -1,7 +1,5 @@
 import math
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,15 +170,11 @@ def test_options_out_of_range_are_refused():
         Collapse(window=3)
 
 
-ROOT = Path(os.environ.get("STABILGAN_DATA", "/work/shared/data"))
-
-
 @pytest.mark.data
-@pytest.mark.skipif(not (ROOT / "MNIST").exists(), reason="no MNIST there")
-def test_on_mnist_digits_real_against_real_is_ok_and_missing_ones_are_told_or_said_not_to_be_tellable():
+def test_on_mnist_digits_real_against_real_is_ok_and_missing_ones_are_told_or_said_not_to_be_tellable(data_dir):
     from torchvision.datasets import MNIST
 
-    mnist = MNIST(ROOT, train=True)
+    mnist = MNIST(data_dir, train=True)
     digits = mnist.data.float().div(127.5).sub(1)
     states: dict[int, Counter[str]] = {kept: Counter() for kept in (10, 7, 3)}
     for seed in range(20):
