@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stabilgan._version import __version__
 
 if TYPE_CHECKING:
+    from stabilgan.checks import LoopWarning
     from stabilgan.detectors import Alarm, Collapse, Detector, Divergence, Oscillation, Reading, Saturation, Watch
     from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
     from stabilgan.trainer import Trainer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stabilgan.workloads import Workload
 
 _HOMES = {
+    "stabilgan.checks": ("LoopWarning",),
     "stabilgan.detectors": (
         "Alarm",
         "Collapse",
@@ -63,6 +65,7 @@ __all__ = [
     "Detector",
     "Divergence",
     "Game",
+    "LoopWarning",
     "Minibatch",
     "MinibatchStddev",
     "Oscillation",

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from stabilgan import surgery
 from stabilgan.detectors.base import Alarm, Detector, Reading, View
 from stabilgan.detectors.collapse import Collapse
 from stabilgan.detectors.divergence import Divergence
@@ -99,13 +98,9 @@ class Watch(Trick):
         self._posted: list[tuple[Detector, int, _Mail]] = []
         self._latest: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
-        self._probabilities = False
 
     def __repr__(self) -> str:
         return f"Watch({', '.join(d.name for d in self.detectors)}; every={self.every})"
-
-    def setup(self, game: Game) -> None:
-        self._probabilities = surgery.ends_in_sigmoid(game.d) if self.scores is None else self.scores != "logits"
 
     def real(self, x: Tensor, game: Game) -> Tensor:
         self._latest["real"] = x.detach()
@@ -162,7 +157,7 @@ class Watch(Trick):
             g_loss=new.get("g_loss"),
             d_grad=seen.get("d_grad"),
             g_grad=seen.get("g_grad"),
-            probabilities=self._probabilities,
+            probabilities=game.probabilities if self.scores is None else self.scores == "probabilities",
             loss=game.loss.name if game.loss is not None else self.family,
         )
 
