@@ -10,7 +10,17 @@ from stabilgan._version import __version__
 
 if TYPE_CHECKING:
     from stabilgan.checks import LoopWarning
-    from stabilgan.detectors import Alarm, Collapse, Detector, Divergence, Oscillation, Reading, Saturation, Watch
+    from stabilgan.detectors import (
+        Alarm,
+        AlarmWarning,
+        Collapse,
+        Detector,
+        Divergence,
+        Oscillation,
+        Reading,
+        Saturation,
+        Watch,
+    )
     from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
     from stabilgan.trainer import Trainer
     from stabilgan.tricks import (
@@ -29,6 +39,7 @@ _HOMES = {
     "stabilgan.checks": ("LoopWarning",),
     "stabilgan.detectors": (
         "Alarm",
+        "AlarmWarning",
         "Collapse",
         "Detector",
         "Divergence",
@@ -61,6 +72,7 @@ __all__ = [
     "SELECT",
     "STEP",
     "Alarm",
+    "AlarmWarning",
     "Collapse",
     "Detector",
     "Divergence",

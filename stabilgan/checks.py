@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -202,7 +199,7 @@ class Reminder:
     def _tell(self, what: str, message: str) -> None:
         if what not in self._told:
             self._told.add(what)
-            warnings.warn(message, LoopWarning, stacklevel=_outside())
+            warnings.warn(message, LoopWarning, stacklevel=host.outside())
 
 
 def _why_unheard(game: Game, verb: str) -> str:
@@ -216,12 +213,3 @@ def _why_unheard(game: Game, verb: str) -> str:
         "(what changes it goes before the word), join real and fake by game.cat in the place of torch.cat, and attach "
         "the module that the loop calls"
     )
-
-
-def _outside() -> int:
-    """The stacklevel of the nearest frame that is neither ours nor torch's: the loop's own line."""
-    ours = tuple(f"{Path(path).parent}{os.sep}" for path in (__file__, torch.__file__))
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
-        frame, level = frame.f_back, level + 1
-    return level

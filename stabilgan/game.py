@@ -138,6 +138,7 @@ class Game:
         loss: the pair of losses after the tricks have changed it, or None in a loop that owns its loss.
         probabilities: D's scores have passed a sigmoid. Known at attach where that is D's last layer, else from the
             graph of D's first call.
+        distributed: penalties are averaged over the ranks of torch's process group, where there is one.
         seed: where the tricks' own generators start.
     """
 
@@ -171,7 +172,7 @@ class Game:
         self.seed = seed
         self.called_d: Critic = d
         self._score = score
-        self._over_ranks = distributed
+        self.distributed = distributed
         self._passes = 0
         self.probabilities = score is None and surgery.ends_in_sigmoid(self.d)
         self._undecided = not self.probabilities
@@ -371,7 +372,7 @@ class Game:
                 terms = [weight * value for weight, value in values if value is not None]
                 if terms:  # one micro-batch's graph is let go before the next one's is made
                     loss = sum(terms[1:], terms[0])
-                    host.add_gradients(loss, parameters, self.optimizer(player), over_ranks=self._over_ranks)
+                    host.add_gradients(loss, parameters, self.optimizer(player), over_ranks=self.distributed)
                     added = loss.detach() if added is None else added + loss.detach()
         return added
 
