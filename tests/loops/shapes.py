@@ -1,8 +1,8 @@
 """The shapes in which people write a GAN's loop, each with small convolutional networks at 16 x 16.
 
 Each shape is a function of a `Stage`, whose words are the game's, or nothing at all for the raw loop; so the raw loop
-and the hooked one are the same text but for the four lines. What D was really given and what it really answered is noted
-by the stage itself, for tests to hold the game against.
+and the hooked one are the same text but for the four lines. What D was really given and what it really answered is
+noted by the stage itself, for tests to hold the game against.
 """
 
 from __future__ import annotations
@@ -283,12 +283,12 @@ def accumulation(s: Stage, steps: int) -> None:
 
 
 def grad_scaler(s: Stage, steps: int) -> None:
-    """Scaled losses; the first two steps overflow and are skipped."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-60)
-    for _ in range(steps):
+    """Scaled losses; a freak batch makes D's first gradients infinite, so that its first step is skipped."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**80)
+    for step in range(steps):
         fake = s.g(s.z())
         s.opt_d.zero_grad()
-        real_score = s.answered("real", s.d(s.real(s.batch())))
+        real_score = s.answered("real", s.d(s.real(s.batch() * (1e25 if step == 0 else 1.0))))
         fake_score = s.answered("fake", s.d(s.fake(fake.detach())))
         d_loss = losses.logistic.d(real_score, fake_score)
         scaler.scale(d_loss).backward()
