@@ -183,7 +183,7 @@ class Game:
         }
         checks.refuse(self, accumulate=accumulate, owns_loss=loss is None)
         self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
-        self._joined: tuple[Tensor, list[tuple[str, slice]]] | None = None
+        self._joined: tuple[Tensor, list[tuple[str, Tensor, slice]]] | None = None
         self._reminder: checks.Reminder | None = checks.Reminder(accumulate)
         checks.enlist(self)
         try:
@@ -246,7 +246,7 @@ class Game:
         x, *labels = (torch.cat(column) for column in zip(*rows, strict=True))
         mine, start = [], 0
         for part, *_ in rows:
-            mine += [(verb, slice(start, start + len(part))) for verb in ("real", "fake") if self._is(part, verb)]
+            mine += [(verb, part, slice(start, start + len(part))) for verb in ("real", "fake") if self._is(part, verb)]
             start += len(part)
         if not mine and self._hooks:
             raise ValueError(
@@ -287,9 +287,10 @@ class Game:
         called: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         for at, x in called:
             if self._joined is not None and x is self._joined[0]:
-                for verb, rows in self._joined[1]:
-                    part = [host.rows_of(tree, rows, len(x)) for tree in (args, kwargs, out)]
-                    self._keep(verb, part[0], part[1], at, part[2])
+                for verb, part, rows in self._joined[1]:
+                    if self._is(part, verb):
+                        its = [host.rows_of(tree, rows, len(x)) for tree in (args, kwargs, out)]
+                        self._keep(verb, *Seen(part, (), its[0], its[1], at).call(part), at, its[2])
                 return
             for verb in ("real", "fake"):
                 if self._is(x, verb):
@@ -297,6 +298,7 @@ class Game:
                     return
 
     def _keep(self, verb: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int | str, out: Any) -> None:
+        """D was called with the latest batch of a verb."""
         heard = self.seen[verb] = replace(self.seen[verb], args=args, kwargs=kwargs, at=at)
         if history := self._history[verb]:
             history[-1] = heard
