@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import lightning_gan
 import play
 import pytest
 import torch
+import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch import nn
@@ -210,43 +213,65 @@ def test_the_example_runs_and_resumes_from_the_command_line(tmp_path: Path, monk
     assert kept["callbacks"]["GameCallback"]["games"]["game"][0]["steps"] == {"d": 4, "g": 4}
 
 
-class Ends(lightning_gan.L.Callback):
-    """Writes down how each rank ended."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        torch.save(
-            {"model": pl_module.state_dict(), "game": pl_module.game.state_dict()},
-            self.out / f"{trainer.global_rank}.pt",
-        )
+def _ends(module: Any) -> dict[str, Any]:
+    return {"model": module.state_dict(), "game": module.game.state_dict()}
 
 
-def ranks(out: Path, steps: int, every: int, resume: Path | None = None, module: Any = None) -> list[Any]:
-    """The ends of two CPU processes under Lightning's DDP."""
-    out.mkdir(exist_ok=True)
-    strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo", start_method="spawn")
-    trainer = lightning_gan.trainer(out, steps, every, **QUIET, devices=2, strategy=strategy)
-    trainer.callbacks.append(Ends(out))
-    trainer.fit(module or gan(framework.tricks()), ckpt_path=resume)
-    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+def _on_one_rank(rank: int, folder: str, port: int) -> None:
+    """One of two processes of Lightning's DDP, as torchrun starts it: a run, the same resumed, one refused."""
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    out = Path(folder)
+
+    def ranks_fit(module: Any, name: str, resume: Path | None = None) -> Any:
+        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo")
+        trainer = lightning_gan.trainer(out / name, 5, 3, **QUIET, devices=2, strategy=strategy)
+        trainer.fit(module, ckpt_path=resume)
+        return module
+
+    ends = {"whole": _ends(ranks_fit(gan(framework.tricks()), "whole"))}
+    (saved,) = (out / "whole" / "checkpoints").glob("*step=6.ckpt")
+    ends["again"] = _ends(ranks_fit(gan(framework.tricks()), "again", saved))
+    torch.manual_seed(0)
+    try:
+        ranks_fit(BuiltLate(X, framework.tricks(), batch_size=20, attach_late=True), "late")
+    except ValueError as error:
+        ends["late"] = {"message": str(error)}
+    torch.save(ends, out / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_on_one_rank, (str(folder), port), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.slow
-def test_two_processes_under_lightnings_ddp_stay_equal_and_resume(tmp_path: Path) -> None:
-    whole = ranks(tmp_path / "whole", 5, 3)
-    assert play.same(whole[0]["model"], whole[1]["model"])
-    assert "discriminator.2.extra.weight" in whole[0]["model"] or any("extra" in k for k in whole[0]["model"])
-    pools = [next(t["state"] for t in end["game"]["tricks"] if t["name"] == "replay") for end in whole]
-    assert not play.same(*pools)
-    (saved,) = (tmp_path / "whole" / "checkpoints").glob("*step=6.ckpt")
-    again = ranks(tmp_path / "again", 5, 3, resume=saved)
-    assert play.same(again, whole)
+def test_two_processes_under_lightnings_ddp_stay_equal(two_ranks: list[dict[str, dict[str, Any]]]) -> None:
+    first, second = (ends["whole"] for ends in two_ranks)
+    assert play.same(first["model"], second["model"])
+    assert any(".extra." in name for name in first["model"])  # what minibatch discrimination has built
+    averages, pools = ([_trick(end, name) for end in (first, second)] for name in ("ema", "replay"))
+    assert play.same(*averages)
+    assert not play.same(*pools)  # each rank has fakes of its own
 
 
 @pytest.mark.slow
-def test_layers_that_ddp_would_not_synchronise_are_refused(tmp_path: Path) -> None:
-    module = BuiltLate(X, framework.tricks(), batch_size=20, attach_late=True)
-    with pytest.raises(Exception, match="after DDP had wrapped the module, which would not synchronise them"):
-        ranks(tmp_path, 1, 3, module=module)
+def test_each_of_two_processes_takes_up_its_own_state(two_ranks: list[dict[str, dict[str, Any]]]) -> None:
+    for ends in two_ranks:
+        assert play.same(ends["again"], ends["whole"])
+
+
+@pytest.mark.slow
+def test_layers_that_ddp_would_not_synchronise_are_refused(two_ranks: list[dict[str, dict[str, Any]]]) -> None:
+    for ends in two_ranks:
+        assert "after DDP had wrapped the module, which would not synchronise them" in ends["late"]["message"]
+
+
+def _trick(end: dict[str, Any], name: str) -> Any:
+    return next(trick["state"] for trick in end["game"]["tricks"] if trick["name"] == name)
