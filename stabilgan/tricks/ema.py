@@ -32,7 +32,6 @@ class EMA(Trick):
             raise ValueError(f"ema: decay is {decay}; expected 0 or more and less than 1")
         self.decay = decay
         self._average: nn.Module | None = None
-        self._blend = get_ema_multi_avg_fn(decay)
 
     @property
     def average(self) -> nn.Module:
@@ -50,7 +49,7 @@ class EMA(Trick):
             return
         average, current = list(self.average.parameters()), [p.detach() for p in game.g.parameters()]
         if average:
-            self._blend(average, current, 0)
+            get_ema_multi_avg_fn(self.decay)(average, current, 0)  # not kept: a process can't be sent it
         for kept, buffer in zip(self.average.buffers(), game.g.buffers(), strict=True):
             kept.copy_(buffer)
 
