@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from stabilgan import host
 from stabilgan.game import Game, Player, Trick
 
 
@@ -17,7 +18,8 @@ class EMA(Trick):
     """Leaves training as it is and keeps an average of G's weights, which oscillates less than G does.
 
     After each step of G, average <- decay · average + (1 - decay) · G (Yazıcı et al. 2019, arXiv:1806.04498, Sec. 2.1).
-    Buffers (BatchNorm statistics) are copied. `average` is the module to sample from, in evaluation mode.
+    What is not trained (BatchNorm statistics, frozen layers) is copied. `average` is the module to sample from, in
+    evaluation mode.
 
     Args:
         decay: 0 to 1; the usual 0.999 averages over about a thousand steps. At 0 the average is G.
@@ -48,14 +50,24 @@ class EMA(Trick):
     def after_step(self, player: Player, game: Game) -> None:
         if player == "d":
             return
-        average, current = list(self.average.parameters()), [p.detach() for p in game.g.parameters()]
-        if average:
-            self._blend(average, current, 0)
-        for kept, buffer in zip(self.average.buffers(), game.g.buffers(), strict=True):
-            kept.copy_(buffer)
+        pairs = list(zip(host.state(self.average), host.state(game.g), strict=True))
+        trained = [(kept, p.detach()) for kept, p in pairs if p.requires_grad]
+        if trained:
+            self._blend([kept for kept, _ in trained], [p for _, p in trained], 0)
+        for kept, current in pairs:
+            if not current.requires_grad:
+                kept.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
+        # Keras' names for a model's variables change from one model to the next; their order does not.
+        if host.keras_variables(self.average) is not None:
+            return {"average": [p.detach().clone() for p in host.state(self.average)]}
         return {"average": self.average.state_dict()}
 
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.average.load_state_dict(state["average"])
+        if host.keras_variables(self.average) is not None:
+            for kept, saved in zip(host.state(self.average), state["average"], strict=True):
+                kept.copy_(saved)
+        else:
+            self.average.load_state_dict(state["average"])
