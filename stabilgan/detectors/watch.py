@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -119,12 +120,14 @@ class Watch(Trick):
         self._posted: list[tuple[Detector, int, _Mail]] = []
         self._latest: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
+        self._game: weakref.ref[Game] | None = None
 
     def __repr__(self) -> str:
         return f"Watch({', '.join(d.name for d in self.detectors)}; every={self.every})"
 
     def setup(self, game: Game) -> None:
         self._sends = host.rank() == 0 or not game.distributed
+        self._game = weakref.ref(game)
 
     def teardown(self, game: Game) -> None:
         self._collect(wait=True)
@@ -178,21 +181,25 @@ class Watch(Trick):
     def _device_type(self, game: Game) -> str:
         return next((p.device.type for p in game.g.parameters()), "cpu")
 
-    def _look(self, game: Game) -> View:
-        """What is new since G's last step; what the loop did not give again is not shown again."""
+    def _heard_by(self, game: Game) -> dict[str, Tensor]:
         heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
-        heard |= {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
-        new = {name: x for name, x in heard.items() if self._old.get(name) is not x}
-        self._old = heard
-        seen, self._latest = self._latest, {}
+        return heard | {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
+
+    def _since(self, game: Game) -> dict[str, Tensor]:
+        """What is new since G's last step; what the loop did not give again is not shown again."""
+        return self._latest | {name: x for name, x in self._heard_by(game).items() if self._old.get(name) is not x}
+
+    def _look(self, game: Game) -> View:
+        seen = self._since(game)
+        self._old, self._latest = self._heard_by(game), {}
         return View(
             step=game.steps["g"],
             real=seen.get("real"),
             fake=game.seen["critic"].x.detach() if "critic" in game.seen else seen.get("fake"),
-            scores_real=new.get("scores_real"),
-            scores_fake=new.get("scores_fake", new.get("scores_critic")),
-            d_loss=new.get("d_loss"),
-            g_loss=new.get("g_loss"),
+            scores_real=seen.get("scores_real"),
+            scores_fake=seen.get("scores_fake", seen.get("scores_critic")),
+            d_loss=seen.get("d_loss"),
+            g_loss=seen.get("g_loss"),
             d_grad=seen.get("d_grad"),
             g_grad=seen.get("g_grad"),
             probabilities=game.probabilities if self.scores is None else self.scores == "probabilities",
@@ -262,7 +269,10 @@ class Watch(Trick):
 
     def state_dict(self) -> dict[str, Any]:
         self._collect(wait=True)
+        game = self._game() if self._game is not None else None
         return {
+            # Where G moves first, D's turn lies between G's last step and this moment.
+            "since": {name: x.detach().clone() for name, x in self._since(game).items()} if game is not None else {},
             "detectors": {d.name: d.state_dict() for d in self.detectors},
             "readings": [asdict(r) for r in self._readings.values()],
             "alarms": [asdict(a) for a in self.alarms],
@@ -277,6 +287,9 @@ class Watch(Trick):
         if have != given:
             raise ValueError(f"this state is of a watch with the detectors {given}; this one has {have}")
         self._posted.clear()
+        game = self._game() if self._game is not None else None
+        self._old = self._heard_by(game) if game is not None else {}
+        self._latest = dict(state.get("since", {}))
         for detector in self.detectors:
             detector.load_state_dict(state["detectors"][detector.name])
         self._readings = {r["detector"]: Reading(**r) for r in state["readings"]}
