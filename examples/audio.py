@@ -3,9 +3,9 @@
     python examples/audio.py --steps 1500 --out tones.wav
 
 One-dimensional transposed convolutions make 1,024 samples; the discriminator's strided ones judge them, with phase
-shuffle between them, so that it can't win on the phase of G's own artefacts. The loss is the logistic one with R1 in the
-place of WGAN-GP. At the end the pitches of what was made are counted. The sound is written as 16 bits at 8,192 samples
-a second.
+shuffle between them, so that it can't win on the phase of G's own artefacts. The loss is the logistic one with R1 in
+the place of WGAN-GP. At the end the pitches of what was made are counted. The sound is written as 16 bits at 8,192
+samples a second.
 """
 
 from __future__ import annotations

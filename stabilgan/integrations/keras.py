@@ -45,8 +45,8 @@ class KerasOptimizer(torch.optim.Optimizer):
             )
         if getattr(optimizer, "gradient_accumulation_steps", None):
             raise ValueError(
-                "this Keras optimizer accumulates gradients by itself, so that a game can't tell when weights move; let "
-                "the loop do it (several backward(), then one step) and tell attach(..., accumulate=n)"
+                "this Keras optimizer accumulates gradients by itself, so that a game can't tell when weights move; "
+                "let the loop do it (several backward(), then one step) and tell attach(..., accumulate=n)"
             )
         self.variables = list(variables)
         if not self.variables:
