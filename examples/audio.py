@@ -3,9 +3,9 @@
     python examples/audio.py --steps 1500 --out tones.wav
 
 One-dimensional transposed convolutions make 1,024 samples; the discriminator's strided ones judge them, with phase
-shuffle between them, so that it can't win on the phase of G's own artefacts. The loss is the logistic one with R1 in
-the place of WGAN-GP. At the end the pitches of what was made are counted. The sound is written as 16 bits at 8,192
-samples a second.
+shuffle between them, so that it can't win on the phase of G's own artefacts. In the place of WGAN-GP there is the
+relativistic loss with R1 and R2: the logistic one collapsed onto the lowest pitch. At the end the pitches of what was
+made are counted. The sound is written as 16 bits at 8,192 samples a second.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, softplus
+from torch.nn.functional import pad
 
 import stabilgan
 from stabilgan import EMA, tricks
+from stabilgan.losses import relativistic
 
 LENGTH, RATE = 1024, 8192
 PITCHES = torch.tensor([256.0, 384.0, 576.0, 864.0, 1296.0])  # Hz; fifths, eight or more cycles of each FFT bin apart
@@ -98,16 +99,16 @@ def step(game: stabilgan.Game, netG: nn.Module, netD: nn.Module, real: Tensor, z
     fake = netG(z)
 
     game.opt_d.zero_grad()
-    output = netD(game.real(real))
-    d_loss = softplus(-output).mean()
-    output = netD(game.fake(fake.detach()))
-    d_loss = d_loss + softplus(output).mean()
+    real_output = netD(game.real(real))
+    fake_output = netD(game.fake(fake.detach()))
+    d_loss = relativistic.d(real_output, fake_output)
     d_loss.backward()
     game.opt_d.step()
 
     game.opt_g.zero_grad()
-    output = game.critic(fake)
-    g_loss = softplus(-output).mean()
+    fake_output = game.critic(fake)
+    real_output = game.critic(real, real=True)
+    g_loss = relativistic.g(fake_output, real_output)
     g_loss.backward()
     game.record(d_loss=d_loss, g_loss=g_loss)
     game.opt_g.step()
@@ -127,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> list[int]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--tricks", default="replay+minibatch_stddev+r1:weight=0.1+ema:decay=0.99")
+    parser.add_argument("--rate", type=float, default=5e-4, help="Adam's, for both players")
+    parser.add_argument("--tricks", default="r1:weight=1+r2:weight=1+ema:decay=0.99")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where to write twenty sounds, a WAV file")
     options = parser.parse_args(arguments)
@@ -135,9 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> list[int]:
     torch.manual_seed(options.seed)
     draw = torch.Generator().manual_seed(options.seed)
     netG, netD = generator(), discriminator()
-    optimizerG = torch.optim.Adam(netG.parameters(), 2e-4, (0.5, 0.9))
-    optimizerD = torch.optim.Adam(netD.parameters(), 2e-4, (0.5, 0.9))
-    watch = stabilgan.Watch(family="logistic")
+    optimizerG = torch.optim.Adam(netG.parameters(), options.rate, (0.5, 0.9))
+    optimizerD = torch.optim.Adam(netD.parameters(), options.rate, (0.5, 0.9))
+    watch = stabilgan.Watch(family="relativistic")
     played = tricks.parse(options.tricks)
     game = stabilgan.attach(netG, netD, optimizerG, optimizerD, [*played, watch], seed=options.seed)
 

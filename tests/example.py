@@ -36,7 +36,9 @@ def source(name: str, *, before: bool = False) -> str:
     if before:
         for hunk in diffs()[f"{name}.py"]:
             old, new = sides(hunk)
-            assert text.count(new) == 1, f"docs/hooks.md, {name}.py: found {text.count(new)} times, expected once:\n{new}"
+            assert text.count(new) == 1, (
+                f"docs/hooks.md, {name}.py: found {text.count(new)} times, expected once:\n{new}"
+            )
             text = text.replace(new, old)
     return text
 
