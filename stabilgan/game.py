@@ -362,6 +362,7 @@ class Game:
         self._passes += 1
         with (
             self._unheard(),
+            host.own_forward(self.d),
             host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
         ):
             buffers = {name: b.clone() for name, b in self.d.named_buffers()}
