@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,10 +27,37 @@ def bare_module(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, (DistributedDataParallel, DataParallel)):
             module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+        elif isinstance(inner := _inside(module), nn.Module):
             module = inner
         else:
             return module
+
+
+def _inside(module: nn.Module) -> object:
+    """What `torch.compile` or Lightning Fabric has wrapped; from `__dict__`, since Fabric hands on other attributes."""
+    modules = module.__dict__.get("_modules", {})
+    return modules.get("_orig_mod") or modules.get("_forward_module")
+
+
+def sharded(module: nn.Module) -> str | None:
+    """The name of what keeps only a part of the module's parameters on each rank (FSDP, DTensor), or None."""
+    for part in module.modules():
+        for kind in type(part).__mro__:
+            if kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") and kind.__module__.startswith("torch."):
+                return kind.__name__
+    return next((type(p).__name__ for p in module.parameters() if type(p).__name__ == "DTensor"), None)
+
+
+def rows_of(tree: Any, rows: slice, n: int) -> Any:
+    """The same nest of tuples, lists and dicts, with these rows of each tensor that has n of them."""
+    if isinstance(tree, Tensor):
+        return tree[rows] if tree.dim() and len(tree) == n else tree
+    if isinstance(tree, Mapping):
+        return {key: rows_of(value, rows, n) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        parts = [rows_of(value, rows, n) for value in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return tree
 
 
 def bare_optimizer(optimizer: Any) -> Optimizer:
@@ -120,3 +150,12 @@ def unnoticed(device: torch.device, *, seed: int) -> Iterator[None]:
         torch.autocast(device.type, enabled=False),
     ):
         yield
+
+
+def outside() -> int:
+    """The stacklevel of the nearest frame that is neither ours nor torch's: the loop's own line."""
+    ours = tuple(f"{Path(path).parent}{os.sep}" for path in (__file__, torch.__file__))
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+        frame, level = frame.f_back, level + 1
+    return level
