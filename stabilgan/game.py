@@ -429,6 +429,7 @@ class Game:
         with (
             self._unheard(),
             host.unchanged(self.d),
+            host.own_forward(self.d),
             host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
         ):
             buffers = {name: b.clone() for name, b in self.d.named_buffers()}

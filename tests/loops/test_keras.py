@@ -249,7 +249,7 @@ def test_what_can_not_be_wrapped_is_refused() -> None:
         KerasOptimizer(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), d.trainable_variables)
     small = KerasOptimizer(keras.optimizers.SGD(0.1), d.trainable_variables[:1])
     large = KerasOptimizer(keras.optimizers.RMSprop(0.1), d.trainable_variables)
-    with pytest.raises(ValueError, match="of another kind|this one has"):
+    with pytest.raises(ValueError, match="this one has"):
         small.load_state_dict(large.state_dict())
 
 
