@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
-DIFF = re.compile(r'```diff title="examples/(\w+\.py)"\n(.*?)```', re.DOTALL)
+DIFF = re.compile(r'```diff title="examples/(\w+)\.py"\n(.*?)```', re.DOTALL)
+MARK = re.compile(r" +# (?:new|<--)$")
 
 
 @cache
@@ -18,7 +19,7 @@ def diffs() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, text in DIFF.findall((ROOT / "docs" / "hooks.md").read_text()):
         found.setdefault(name, []).extend(re.split(r"^@@.*\n", text, flags=re.MULTILINE))
-    return {name: [hunk for hunk in hunks if hunk.strip()] for name, hunks in found.items()}
+    return found
 
 
 def sides(hunk: str) -> tuple[str, str]:
@@ -31,16 +32,29 @@ def sides(hunk: str) -> tuple[str, str]:
 
 
 def source(name: str, *, before: bool = False) -> str:
-    """An example's text; with `before`, as it was without stabilgan in its loop."""
-    text = (ROOT / "examples" / f"{name}.py").read_text()
+    """An example's text without the marks of its changed lines; with `before`, as the documentation says it was."""
+    lines = (ROOT / "examples" / f"{name}.py").read_text().splitlines()
+    text = "".join(MARK.sub("", line) + "\n" for line in lines if not line.lstrip().startswith("# was: "))
     if before:
-        for hunk in diffs()[f"{name}.py"]:
+        for hunk in diffs()[name]:
             old, new = sides(hunk)
-            assert text.count(new) == 1, (
-                f"docs/hooks.md, {name}.py: found {text.count(new)} times, expected once:\n{new}"
-            )
+            assert text.count(new) == 1, f"docs/hooks.md, {name}.py: {text.count(new)} times, not once:\n{new}"
             text = text.replace(new, old)
     return text
+
+
+def was(name: str) -> str:
+    """The text before the hooks by the marks in an example itself: `# new` at a line, `# was: ...` above it."""
+    kept: list[str] = []
+    lines = (ROOT / "examples" / f"{name}.py").read_text().splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if MARK.search(line) and not line.lstrip().startswith("#"):
+            continue
+        if before.lstrip().startswith("# was: "):
+            kept.append(before.replace("# was: ", "", 1))
+        elif not line.lstrip().startswith("# was: "):
+            kept.append(line)
+    return "".join(f"{line}\n" for line in kept)
 
 
 def load(name: str, *, before: bool = False) -> ModuleType:
