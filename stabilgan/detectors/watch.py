@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -119,18 +120,22 @@ class Watch(Trick):
         self._posted: list[tuple[Detector, int, _Mail]] = []
         self._latest: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
+        self._recalled: dict[str, Tensor] = {}
+        self._game: weakref.ref[Game] | None = None
 
     def __repr__(self) -> str:
         return f"Watch({', '.join(d.name for d in self.detectors)}; every={self.every})"
 
     def setup(self, game: Game) -> None:
         self._sends = host.rank() == 0 or not game.distributed
+        self._game = weakref.ref(game)
 
     def teardown(self, game: Game) -> None:
         self._collect(wait=True)
         self._send(Sink.close)
         self._latest.clear()
         self._old.clear()
+        self._recalled.clear()
 
     def real(self, x: Tensor, game: Game) -> Tensor:
         self._latest["real"] = x.detach()
@@ -180,10 +185,8 @@ class Watch(Trick):
 
     def _look(self, game: Game) -> View:
         """What is new since G's last step; what the loop did not give again is not shown again."""
-        heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
-        heard |= {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
-        new = {name: x for name, x in heard.items() if self._old.get(name) is not x}
-        self._old = heard
+        new, self._recalled = self._recalled | self._new(game), {}
+        self._old = _heard_in(game)
         seen, self._latest = self._latest, {}
         return View(
             step=game.steps["g"],
@@ -198,6 +201,9 @@ class Watch(Trick):
             probabilities=game.probabilities if self.scores is None else self.scores == "probabilities",
             loss=game.loss.name if game.loss is not None else self.family,
         )
+
+    def _new(self, game: Game) -> dict[str, Tensor]:
+        return {name: x for name, x in _heard_in(game).items() if self._old.get(name) is not x}
 
     def _guarded(self, detector: Detector, step: int, act: Callable[[], Reading | None]) -> None:
         try:
@@ -262,7 +268,11 @@ class Watch(Trick):
 
     def state_dict(self) -> dict[str, Any]:
         self._collect(wait=True)
+        game = self._game() if self._game is not None else None
         return {
+            # What D's turn has shown since G's last step: not yet seen by detectors where G moves first.
+            "seen": dict(self._latest),
+            "new": self._recalled | (self._new(game) if game is not None else {}),
             "detectors": {d.name: d.state_dict() for d in self.detectors},
             "readings": [asdict(r) for r in self._readings.values()],
             "alarms": [asdict(a) for a in self.alarms],
@@ -277,6 +287,11 @@ class Watch(Trick):
         if have != given:
             raise ValueError(f"this state is of a watch with the detectors {given}; this one has {have}")
         self._posted.clear()
+        if (game := self._game() if self._game is not None else None) is not None:
+            self._old = _heard_in(game)
+            device = next((p.device for p in game.g.parameters()), None)
+            self._latest = {name: x.to(device) for name, x in state.get("seen", {}).items()}
+            self._recalled = {name: x.to(device) for name, x in state.get("new", {}).items()}
         for detector in self.detectors:
             detector.load_state_dict(state["detectors"][detector.name])
         self._readings = {r["detector"]: Reading(**r) for r in state["readings"]}
@@ -284,3 +299,9 @@ class Watch(Trick):
         self._in_a_row, self._heard, self._failed = dict(state["in_a_row"]), dict(state["heard"]), dict(state["failed"])
         if self._file is not None and (kept := state.get("log")) is not None:
             self._file.load_state_dict(kept)
+
+
+def _heard_in(game: Game) -> dict[str, Tensor]:
+    """D's scores and the losses, as the game has heard them last."""
+    heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
+    return heard | {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
