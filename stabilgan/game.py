@@ -277,7 +277,8 @@ class Game:
 
     def record(self, **values: Tensor) -> None:
         """Tells the game the loop's losses, `game.record(d_loss=..., g_loss=...)`, for detectors to watch."""
-        self.losses.update({name: value.detach() for name, value in values.items()})
+        if self._hooks:
+            self.losses.update({name: value.detach() for name, value in values.items()})
 
     def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """D was called: if with a verb's own tensor, keep how, and what it answered."""

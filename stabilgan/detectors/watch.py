@@ -120,6 +120,7 @@ class Watch(Trick):
         self._posted: list[tuple[Detector, int, _Mail]] = []
         self._latest: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
+        self._recalled: dict[str, Tensor] = {}
         self._game: weakref.ref[Game] | None = None
 
     def __repr__(self) -> str:
@@ -134,6 +135,7 @@ class Watch(Trick):
         self._send(Sink.close)
         self._latest.clear()
         self._old.clear()
+        self._recalled.clear()
 
     def real(self, x: Tensor, game: Game) -> Tensor:
         self._latest["real"] = x.detach()
@@ -181,30 +183,27 @@ class Watch(Trick):
     def _device_type(self, game: Game) -> str:
         return next((p.device.type for p in game.g.parameters()), "cpu")
 
-    def _heard_by(self, game: Game) -> dict[str, Tensor]:
-        heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
-        return heard | {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
-
-    def _since(self, game: Game) -> dict[str, Tensor]:
-        """What is new since G's last step; what the loop did not give again is not shown again."""
-        return self._latest | {name: x for name, x in self._heard_by(game).items() if self._old.get(name) is not x}
-
     def _look(self, game: Game) -> View:
-        seen = self._since(game)
-        self._old, self._latest = self._heard_by(game), {}
+        """What is new since G's last step; what the loop did not give again is not shown again."""
+        new, self._recalled = self._recalled | self._new(game), {}
+        self._old = _heard_in(game)
+        seen, self._latest = self._latest, {}
         return View(
             step=game.steps["g"],
             real=seen.get("real"),
             fake=game.seen["critic"].x.detach() if "critic" in game.seen else seen.get("fake"),
-            scores_real=seen.get("scores_real"),
-            scores_fake=seen.get("scores_fake", seen.get("scores_critic")),
-            d_loss=seen.get("d_loss"),
-            g_loss=seen.get("g_loss"),
+            scores_real=new.get("scores_real"),
+            scores_fake=new.get("scores_fake", new.get("scores_critic")),
+            d_loss=new.get("d_loss"),
+            g_loss=new.get("g_loss"),
             d_grad=seen.get("d_grad"),
             g_grad=seen.get("g_grad"),
             probabilities=game.probabilities if self.scores is None else self.scores == "probabilities",
             loss=game.loss.name if game.loss is not None else self.family,
         )
+
+    def _new(self, game: Game) -> dict[str, Tensor]:
+        return {name: x for name, x in _heard_in(game).items() if self._old.get(name) is not x}
 
     def _guarded(self, detector: Detector, step: int, act: Callable[[], Reading | None]) -> None:
         try:
@@ -271,8 +270,9 @@ class Watch(Trick):
         self._collect(wait=True)
         game = self._game() if self._game is not None else None
         return {
-            # Where G moves first, D's turn lies between G's last step and this moment.
-            "since": {name: x.detach().clone() for name, x in self._since(game).items()} if game is not None else {},
+            # What D's turn has shown since G's last step: not yet seen by detectors where G moves first.
+            "seen": dict(self._latest),
+            "new": self._recalled | (self._new(game) if game is not None else {}),
             "detectors": {d.name: d.state_dict() for d in self.detectors},
             "readings": [asdict(r) for r in self._readings.values()],
             "alarms": [asdict(a) for a in self.alarms],
@@ -287,9 +287,11 @@ class Watch(Trick):
         if have != given:
             raise ValueError(f"this state is of a watch with the detectors {given}; this one has {have}")
         self._posted.clear()
-        game = self._game() if self._game is not None else None
-        self._old = self._heard_by(game) if game is not None else {}
-        self._latest = dict(state.get("since", {}))
+        if (game := self._game() if self._game is not None else None) is not None:
+            self._old = _heard_in(game)
+            device = next((p.device for p in game.g.parameters()), None)
+            self._latest = {name: x.to(device) for name, x in state.get("seen", {}).items()}
+            self._recalled = {name: x.to(device) for name, x in state.get("new", {}).items()}
         for detector in self.detectors:
             detector.load_state_dict(state["detectors"][detector.name])
         self._readings = {r["detector"]: Reading(**r) for r in state["readings"]}
@@ -297,3 +299,9 @@ class Watch(Trick):
         self._in_a_row, self._heard, self._failed = dict(state["in_a_row"]), dict(state["heard"]), dict(state["failed"])
         if self._file is not None and (kept := state.get("log")) is not None:
             self._file.load_state_dict(kept)
+
+
+def _heard_in(game: Game) -> dict[str, Tensor]:
+    """D's scores and the losses, as the game has heard them last."""
+    heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
+    return heard | {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
