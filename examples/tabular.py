@@ -198,6 +198,7 @@ class TabularGAN:
         logits = g.logits(torch.randn(batch, self.latent, generator=self.draw), condition)
         fake = g.heads(logits)
 
+        # --8<-- [start:turn]
         self.opt_d.zero_grad()
         d_loss = softplus(-d(*game.real(real, real_condition))).mean()
         d_loss = d_loss + softplus(d(*game.fake(fake.detach(), condition))).mean()
@@ -206,6 +207,7 @@ class TabularGAN:
 
         self.opt_g.zero_grad()
         g_loss = softplus(-game.critic(fake, condition)).mean()
+        # --8<-- [end:turn]
         asked = logits[:, -sum(self.columns.counts) :].split(self.columns.counts, 1)
         misses = [
             cross_entropy(part[column == i], category[column == i], reduction="sum") for i, part in enumerate(asked)
