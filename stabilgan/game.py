@@ -426,11 +426,12 @@ class Game:
         D's buffers (BatchNorm statistics, spectral-norm vectors) and torch's generators stay as they were, autocast is
         off and D runs uncompiled, so that gradients of gradients work. Returns D's output, or `score(output)`.
         """
-        dtype = next((p.dtype for p in self.d.parameters()), x.dtype)
+        dtype = next((p.dtype for p in self.d.parameters() if p.is_floating_point()), x.dtype)
         args, kwargs = seen.call(x.to(dtype))
         self._passes += 1
         with (
             self._unheard(),
+            host.unchanged(self.d),
             host.own_forward(self.d),
             host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
         ):

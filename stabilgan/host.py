@@ -1,4 +1,4 @@
-"""What a game has to know of the machinery around a model: wrappers, ranks, scalers, compilers, generators."""
+"""What a game has to know of the machinery around a model: wrappers, ranks, scalers, compilers, generators, Keras."""
 
 from __future__ import annotations
 
@@ -64,11 +64,53 @@ def bare_optimizer(optimizer: Any) -> Optimizer:
     """The optimizer that has the hook table, under the wrappers of Lightning, Fabric and Accelerate."""
     while (inner := getattr(optimizer, "optimizer", None)) is not None:
         optimizer = inner
+    if type(optimizer).__module__.partition(".")[0] == "keras":
+        raise TypeError(
+            f"an optimizer is Keras' {type(optimizer).__name__}, which has no step hooks; expected "
+            "stabilgan.integrations.keras.KerasOptimizer(optimizer, model.trainable_variables)"
+        )
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             f"an optimizer is a {type(optimizer).__name__}; expected torch.optim.Optimizer: attach(g, d, opt_g, opt_d)"
         )
     return optimizer
+
+
+def keras_variables(module: nn.Module) -> list[Any] | None:
+    """A Keras model's variables, in the order of its layers, which a copy shares; None if it is no Keras model.
+
+    Keras registers them as torch parameters sorted by names that a copy does not share, BatchNorm's statistics and the
+    seeds of Dropout among them.
+    """
+    keras_model: Any = module
+    return list(keras_model.variables) if _is_keras(module) else None
+
+
+def _is_keras(module: nn.Module) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(module, keras.Layer)
+
+
+def state(module: nn.Module) -> list[Tensor]:
+    """All tensors that make up a model, parameters and buffers, in an order that a deep copy shares."""
+    if (variables := keras_variables(module)) is not None:
+        return [variable.value for variable in variables]
+    return [*module.parameters(), *module.buffers()]
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """What Keras keeps in the module and changes as it is called is put back at the end; buffers are not looked at."""
+    layers = [layer for layer in module.modules() if _is_keras(layer)]
+    kept = {id(p): p for layer in layers for p in layer.parameters() if not p.requires_grad}
+    before = [(p, p._version, p.detach().clone()) for p in kept.values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, version, value in before:
+                if p._version != version:
+                    p.copy_(value)
 
 
 def ranks() -> int:
