@@ -251,6 +251,7 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
     except Exception as error:  # torch's readers raise RuntimeError, EOFError, KeyError, ... on damaged files
         what = sniff.described(head)
         said = f"it is {what}" if what and not zipped and "pickle" not in what else sniff.one_line(error, 120)
+        said = "its archive has no end" if "central directory" in said else said
         raise InputError(f"{path} is no file that torch.save wrote, or is damaged or cut short: {said}") from None
 
 
