@@ -233,7 +233,14 @@ def _figures(
         "pairs": torch.stack([order, copied.nearest[order]], 1).cpu(),
         "pair_ratios": copied.ratio[order].cpu(),
         "regions": [
-            {"real": d.real, "fake": d.fake, "cells": d.cells, "labels": d.centres is None, "mass": d.mass}
+            {
+                "real": d.real,
+                "fake": d.fake,
+                "cells": d.cells,
+                "labels": d.centres is None,
+                "mass": d.mass,
+                "counts": d.counts,
+            }
             for d in dropped
         ],
     }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from stabilgan.detectors import Collapse
 from stabilgan.diagnosis.copies import Memory, Repeats
 from stabilgan.diagnosis.findings import Evidence, Finding
 from stabilgan.diagnosis.null import WIDER, Null
 from stabilgan.diagnosis.regions import Dropped
 
-ALIKE = 0.3
-"""Mode collapse below this spread, relative to the reals: a generator that holds all digits of MNIST reads 0.75 and
-up, one that holds one digit 0.05."""
+ALIKE = Collapse().spread
+"""Mode collapse below this spread, relative to the reals, as for the live detector: a generator that holds all digits
+of MNIST reads 0.6 and up, one that holds one digit 0.05."""
 CLOSE = 0.45
 """Of fakes that are far from the data, those of a smaller spread than this are collapsed where nearly all of them are
 nearest to one part of it. Samples in [0, 1] beside data in [-1, 1] read 0.5."""
@@ -22,7 +23,7 @@ REPEATED = 0.02
 COPIED = 0.05
 """The least share of fakes that are near copies, beyond what held-out reals show."""
 TARGETS = 5
-"""So many reals have to be copied where no training set is given: a collapsed generator is near one or two by chance."""
+"""So many reals have to be copied where no training set is given: by chance one or two may be."""
 NEARER = 0.5
 """Memorisation where fakes are so many times as far from the training set as new data are (medians)."""
 BLIND = 0.5
@@ -79,7 +80,7 @@ def of_regions(d: Dropped) -> Evidence:
 def judged(null: Null, again: Repeats, copied: Memory, dropped: list[Dropped]) -> tuple[list[Finding], str]:
     """The findings, and why nothing can be said where there are none."""
     off = far(null)
-    lost = [d for d in dropped if d.cells and d.mass >= d.allowed]
+    lost = [d for d in dropped if d.counts]
     if off:  # which part they stand for is vague then, unless they keep close together beside one
         lost = [d for d in lost if null.readings["spread"].value < CLOSE and d.mass >= MOSTLY]
     worst = max(lost, key=lambda d: d.mass, default=None)
@@ -105,7 +106,7 @@ def _collapse(null: Null, again: Repeats, copied: Memory, worst: Dropped | None,
     said, spread = of_null(null), null.readings["spread"].value
     if alike := _alike(null):
         told += [said["spread"], said["variety"]]
-        severity, sure = 1 - spread, _sure(spread, ALIKE, 0.2) * (0.8 if off else 1.0)
+        severity, sure = 1 - spread, _sure(spread, ALIKE, ALIKE / 2) * (0.8 if off else 1.0)
     if worst is not None and (alike or worst.mass >= MOSTLY):
         told.append(of_regions(worst))
         severity = max(severity, worst.mass)
