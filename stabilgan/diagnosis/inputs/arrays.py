@@ -108,6 +108,8 @@ def of_tensor(x: Tensor, name: str = "") -> Block:
     still = x.detach()
 
     def rows(wanted: NDArray[np.int64] | slice) -> Tensor:
+        if not still.ndim:
+            return still.cpu()
         part = still[wanted] if isinstance(wanted, slice) else still[torch.from_numpy(wanted).to(still.device)]
         return part.cpu()
 
@@ -238,7 +240,9 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
         InputError: it holds Python objects, is TorchScript, is no such file, or is damaged; in one line.
     """
     head = sniff.head_of(path) if head is None else head
-    zipped = head.startswith(b"PK")
+    zipped, what = head.startswith(b"PK"), sniff.described(head)
+    if what and not zipped and "pickle" not in what:
+        raise InputError(f"{path} is {what}, not a file that torch.save wrote")
     if zipped and is_torchscript(path):
         raise InputError(f"{path} is a TorchScript program, not numbers; as a model, name it in place of a function")
     try:
@@ -249,9 +253,8 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
             "runs code; save tensors alone: torch.save(x, file), torch.save(model.state_dict(), file), or safetensors"
         ) from None
     except Exception as error:  # torch's readers raise RuntimeError, EOFError, KeyError, ... on damaged files
-        what = sniff.described(head)
-        said = f"it is {what}" if what and not zipped and "pickle" not in what else sniff.one_line(error, 120)
-        said = "its archive has no end" if "central directory" in said else said
+        said = sniff.one_line(error, 120)
+        said = "its archive has no end" if zipped and not archive_names(path) else said
         raise InputError(f"{path} is no file that torch.save wrote, or is damaged or cut short: {said}") from None
 
 
