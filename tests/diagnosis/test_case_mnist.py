@@ -1,4 +1,4 @@
-"""The first real case from end to end: the dense MNIST GAN at rate 0.002 is diagnosed, and the first remedy mends it."""
+"""The first real case from end to end: the dense MNIST GAN at rate 0.002 is diagnosed, and the remedy mends it."""
 
 from __future__ import annotations
 
