@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Saturation,
         Watch,
     )
+    from stabilgan.diagnosis.api import diagnose
     from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
     from stabilgan.trainer import Trainer
     from stabilgan.tricks import (
@@ -48,6 +49,7 @@ _HOMES = {
         "Saturation",
         "Watch",
     ),
+    "stabilgan.diagnosis.api": ("diagnose",),
     "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Game", "Trick", "attach"),
     "stabilgan.trainer": ("Trainer",),
     "stabilgan.tricks": (
@@ -92,6 +94,7 @@ __all__ = [
     "Workload",
     "__version__",
     "attach",
+    "diagnose",
 ]
 
 
