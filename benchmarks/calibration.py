@@ -1,0 +1,177 @@
+"""How often the diagnosis is right: trains runs whose outcome is known exactly, and counts what is found in them.
+
+    python benchmarks/calibration.py plan
+    python benchmarks/calibration.py train --out calibration --jobs 2
+    python benchmarks/calibration.py diagnose calibration --part tune
+    python benchmarks/calibration.py report calibration
+
+Needs MNIST under $STABILGAN_DATA. Training takes about 30 minutes of a CPU core; a finished run is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from calibrating import plan
+
+
+def _ready() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    logging.getLogger("stabilgan").setLevel(logging.ERROR)
+
+
+def _train(job: tuple[plan.Run, Path]) -> str:
+    from calibrating import play
+
+    run, folder = job
+    play.keep(run, play.train(run), folder)
+    return run.id
+
+
+def generator(run: str, root: str = os.environ.get("STABILGAN_CALIBRATION", "/tmp/calibration")) -> Any:
+    """The generator of a run as it was before training, for `benchmarks/calibration.py:generator:run=ID`."""
+    from calibrating import nets
+
+    return nets.players(_settings(run, root))[0]
+
+
+def discriminator(run: str, root: str = os.environ.get("STABILGAN_CALIBRATION", "/tmp/calibration")) -> Any:
+    """The discriminator of a run as it was before training."""
+    from calibrating import nets
+
+    return nets.players(_settings(run, root))[1]
+
+
+def _settings(run: str, root: str) -> plan.Run:
+    """A run's settings: of the plan, or, for a run that is not in it, of its folder under root."""
+    planned = {r.id: r for r in plan.runs()}
+    if run in planned:
+        return planned[run]
+    kept = next((p for p in Path(root).glob(f"*/{run}/run.json")), None)
+    if kept is None:
+        raise ValueError(f"no run {run!r} in the plan, and none under {root}; see `calibration.py plan`")
+    settings = json.loads(kept.read_text())["run"]
+    return plan.Run(**settings | {"keep": tuple(settings["keep"])})
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    _ready()
+
+
+@main.command("plan")
+@click.option("--json", "as_json", is_flag=True, help="All settings, one run a line.")
+def show_plan(as_json: bool) -> None:
+    """Lists the runs."""
+    import dataclasses
+
+    parts = plan.parts()
+    if as_json:
+        for run in plan.runs():
+            click.echo(json.dumps({"part": parts[run.id]} | dataclasses.asdict(run)))
+        return
+    found = Counter((run.intended, parts[run.id]) for run in plan.runs())
+    for kind in dict.fromkeys(run.intended for run in plan.runs()):
+        click.echo(f"{kind:26s} tune {found[kind, 'tune']:4d}   test {found[kind, 'test']:4d}")
+    click.echo(f"{'all':26s} tune {_of('tune', found):4d}   test {_of('test', found):4d}")
+
+
+def _of(part: str, found: Counter[tuple[str, str]]) -> int:
+    return sum(n for (_, p), n in found.items() if p == part)
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; runs go to OUT/tune and OUT/test.")
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--only", multiple=True, help="Train only runs whose id holds this regular expression; may be repeated.")
+@click.option("--part", type=click.Choice(["all", *plan.PARTS]), default="all", show_default=True)
+def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
+    """Trains every run that is not there yet. Ctrl-C loses at most the runs under way."""
+    import hashlib
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    parts = plan.parts()
+    wanted = [
+        run
+        for run in plan.runs()
+        if part in ("all", parts[run.id]) and (not only or any(re.search(text, run.id) for text in only))
+    ]
+    todo = [(run, out / parts[run.id]) for run in wanted if not (out / parts[run.id] / run.id / "run.json").exists()]
+    # In the order of a hash, so that what is there at any time is a fair share of all.
+    todo.sort(key=lambda job: hashlib.sha256(job[0].id.encode()).hexdigest())
+    for name in plan.PARTS:
+        (out / name).mkdir(parents=True, exist_ok=True)
+    share(out)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress, multiprocessing.get_context("spawn").Pool(jobs, _ready) as pool:
+        task = progress.add_task("training", total=len(wanted), completed=len(wanted) - len(todo))
+        for name in pool.imap_unordered(_train, todo):
+            progress.advance(task)
+            progress.console.print(name)
+
+
+def share(out: Path) -> None:
+    """Writes what runs share: 2,000 held-out reals of each workload, with their modes or classes."""
+    import numpy as np
+    from calibrating import nets, play
+
+    (out / "shared").mkdir(parents=True, exist_ok=True)
+    for workload in plan.WORKLOADS:
+        path = out / "shared" / f"{workload}.npz"
+        if not path.exists():
+            part = path.with_suffix(f".{os.getpid()}.npz")
+            np.savez_compressed(part, x=play.as_saved(nets.held_out(workload)))
+            os.replace(part, path)
+
+
+def known(folder: Path) -> dict[str, dict[str, Any]]:
+    """Run -> its record, its verdicts and its folder, of all finished runs of a part."""
+    import numpy as np
+    from calibrating import truth
+
+    found = {}
+    for path in sorted(folder.glob("*/run.json")):
+        record = json.loads(path.read_text())
+        curve = np.load(path.with_name("path.npz"))["path"]
+        found[record["id"]] = record | {"truth": truth.judge(record, curve), "folder": path.parent}
+    return found
+
+
+@main.command("truth")
+@click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.option("--part", type=click.Choice(plan.PARTS), default="tune", show_default=True)
+def show_truth(root: Path, part: str) -> None:
+    """Says what each finished run came to, and writes ROOT/PART/truth.jsonl."""
+    found = known(root / part)
+    lines = [json.dumps({"id": name} | run["truth"]) for name, run in found.items()]
+    path = root / part / "truth.jsonl"
+    path.with_suffix(".new").write_text("".join(line + "\n" for line in lines))
+    os.replace(path.with_suffix(".new"), path)
+    counted: Counter[tuple[str, str]] = Counter()
+    for run in found.values():
+        healthy = run["truth"]["healthy"]["state"]
+        counted[run["run"]["intended"], f"healthy: {healthy}"] += 1
+        for failure, verdict in run["truth"]["failures"].items():
+            if verdict["state"] == "yes":
+                counted[run["run"]["intended"], failure] += 1
+    for kind in dict.fromkeys(kind for kind, _ in sorted(counted)):
+        click.echo(f"{kind}: " + ", ".join(f"{what} {n}" for (k, what), n in sorted(counted.items()) if k == kind))
+
+
+if __name__ == "__main__":
+    main()
