@@ -3,7 +3,9 @@
     python benchmarks/calibration.py plan
     python benchmarks/calibration.py train --out calibration --jobs 2
     python benchmarks/calibration.py diagnose calibration --part tune
-    python benchmarks/calibration.py report calibration
+    python benchmarks/calibration.py constructed
+    python benchmarks/calibration.py once calibration
+    python benchmarks/calibration.py report
 
 Needs MNIST under $STABILGAN_DATA. Training takes about 30 minutes of a CPU core; a finished run is not run again.
 """
@@ -26,6 +28,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from calibrating import plan
 
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "calibration"
+DOCS = HERE.parent / "docs" / "diagnosis.md"
+KEPT = os.environ.get("STABILGAN_CALIBRATION", str(HERE.parent / "calibration"))
+"""Where runs lie that are not in the plan."""
+
 
 def _ready() -> None:
     import torch
@@ -42,14 +50,14 @@ def _train(job: tuple[plan.Run, Path]) -> str:
     return run.id
 
 
-def generator(run: str, root: str = os.environ.get("STABILGAN_CALIBRATION", "/tmp/calibration")) -> Any:
+def generator(run: str, root: str = KEPT) -> Any:
     """The generator of a run as it was before training, for `benchmarks/calibration.py:generator:run=ID`."""
     from calibrating import nets
 
     return nets.players(_settings(run, root))[0]
 
 
-def discriminator(run: str, root: str = os.environ.get("STABILGAN_CALIBRATION", "/tmp/calibration")) -> Any:
+def discriminator(run: str, root: str = KEPT) -> Any:
     """The discriminator of a run as it was before training."""
     from calibrating import nets
 
@@ -171,6 +179,120 @@ def show_truth(root: Path, part: str) -> None:
                 counted[run["run"]["intended"], failure] += 1
     for kind in dict.fromkeys(kind for kind, _ in sorted(counted)):
         click.echo(f"{kind}: " + ", ".join(f"{what} {n}" for (k, what), n in sorted(counted.items()) if k == kind))
+
+
+def _diagnose(job: tuple[dict[str, Any], Path, tuple[str, ...]]) -> dict[str, Any]:
+    from calibrating import found
+
+    run, shared, ways = job
+    verdicts = run["truth"]["failures"]
+    return {
+        "id": run["id"],
+        **{name: run["run"][name] for name in ("workload", "family", "intended")},
+        "healthy": run["truth"]["healthy"]["state"],
+        "truth": {failure: verdict["state"] for failure, verdict in verdicts.items()},
+        "onset": {failure: verdict["onset"] for failure, verdict in verdicts.items()},
+        "visible": run["truth"]["visible"],
+        "found": found.everything(run["folder"], run["run"], shared, ways),
+    }
+
+
+@main.command()
+@click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.option("--part", type=click.Choice(plan.PARTS), default="tune", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--way", "ways", multiple=True, help="Only this way in; may be repeated.")
+@click.option("--only", default="", help="Only runs whose id holds this regular expression; nothing is kept.")
+@click.option("--errors/--no-errors", default=True, show_default=True, help="List what went wrong.")
+def diagnose(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str, errors: bool) -> None:
+    """Diagnoses every run of a part by every way in, keeps the answers, and prints the rates."""
+    from calibrating import found, report
+
+    lines = _lines(root, part, jobs, ways or found.WAYS, only)
+    if not ways and not only:
+        _keep(part, lines)
+    click.echo(report.table(part, report.summary(lines)))
+    for way, what, failure, run in report.misses(lines) if errors else []:
+        click.echo(f"{way:18s} {what:30s} {failure:24s} {run}")
+
+
+def _lines(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str = "") -> list[dict[str, Any]]:
+    from rich.progress import track
+
+    runs = [run for run in known(root / part).values() if re.search(only, run["id"])]
+    work = [(run, root / "shared", ways) for run in runs]
+    with multiprocessing.get_context("spawn").Pool(jobs, _ready) as pool:
+        return list(track(pool.imap(_diagnose, work), f"diagnosing {part}", total=len(work)))
+
+
+def _keep(part: str, lines: list[dict[str, Any]]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{part}.jsonl"
+    path.with_suffix(".new").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.replace(path.with_suffix(".new"), path)
+
+
+@main.command()
+@click.argument("root", type=click.Path(path_type=Path, exists=True))
+def records(root: Path) -> None:
+    """Writes runs.jsonl: settings, truth and short curves of every finished run."""
+    from calibrating import keep
+
+    lines = [keep.record(part, run) for part in plan.PARTS for run in known(root / part).values()]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "runs.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    click.echo(f"{len(lines)} runs, {(RESULTS / 'runs.jsonl').stat().st_size / 1e6:.1f} MB")
+
+
+@main.command("report")
+def write_report() -> None:
+    """Makes report.json and the tables of docs/diagnosis.md from the committed records."""
+    from calibrating import constructed, report
+
+    parts = {}
+    for part in plan.PARTS:
+        if (RESULTS / f"{part}.jsonl").exists():
+            lines = [json.loads(line) for line in (RESULTS / f"{part}.jsonl").read_text().splitlines()]
+            parts[part] = report.summary(lines)
+    found: dict[str, Any] = dict(parts)
+    text = "\n".join(report.table(part, parts[part]) for part in reversed(parts))
+    if (RESULTS / "constructed.json").exists():
+        found["constructed"] = json.loads((RESULTS / "constructed.json").read_text())
+        text += "\n" + constructed.table(found["constructed"])
+    (RESULTS / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+    if DOCS.exists():
+        DOCS.write_text(report.put(text, DOCS.read_text()))
+    click.echo(text)
+
+
+@main.command()
+@click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--again", is_flag=True, help="Although the test part was used before.")
+@click.pass_context
+def once(context: click.Context, root: Path, jobs: int, again: bool) -> None:
+    """Everything at the very end: both parts are diagnosed, the test part for the first time, and the report is made."""
+    from calibrating import found
+
+    if (RESULTS / "test.jsonl").exists() and not again:
+        raise click.ClickException(f"{RESULTS / 'test.jsonl'} is there: the test part was used; --again uses it again")
+    context.invoke(records, root=root)
+    for part in plan.PARTS:
+        _keep(part, _lines(root, part, jobs, found.WAYS))
+    context.invoke(write_report)
+
+
+@main.command("constructed")
+@click.option("--quick", is_flag=True, help="Few draws; nothing is kept.")
+def show_constructed(quick: bool) -> None:
+    """Failures with exact answers: modes dropped, samples repeated, spread shrunk; and reals against reals."""
+    from calibrating import constructed
+
+    found = constructed.study(repeats=2 if quick else 10, nulls=10 if quick else 100)
+    if not quick:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "constructed.json").write_text(json.dumps(found, indent=1) + "\n")
+    click.echo(constructed.table(found))
 
 
 if __name__ == "__main__":

@@ -118,5 +118,7 @@ def players(run: Any) -> tuple[Generator, nn.Sequential]:
     """Both players of a run, fresh, from torch's global generator."""
     g = Generator(run.workload, run.width_g, run.depth_g, run.latent_scale, run.noise)
     first = 784 if run.workload == "mnist" else 2
-    d = nn.Sequential(nn.Flatten(), *dense([first, *[run.width_d] * run.depth_d, 1], lambda: nn.LeakyReLU(0.0 if run.zero_d else 0.2)))
+    d = nn.Sequential(
+        nn.Flatten(), *dense([first, *[run.width_d] * run.depth_d, 1], lambda: nn.LeakyReLU(0.0 if run.zero_d else 0.2))
+    )
     return g, d

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from calibrating import nets, truth
-from calibrating.plan import Run
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 import stabilgan
+from calibrating import nets, truth
+from calibrating.plan import Run
 from stabilgan import losses, tricks
 from stabilgan.detectors.saturation import wrongness
 from stabilgan.game import Game, Player, Trick
@@ -186,7 +186,7 @@ class Exam:
         mean = self.real.flatten(1).mean(0)
         self.spread = (self.real.flatten(1) - mean).square().sum(1).mean().sqrt().item()
         self.noise = torch.rand(500, *self.real.shape[1:], generator=own) * 8 - 4
-        self.stride = 5
+        self.stride = max(1, run.steps // 160)
         self.view = torch.eye(2)
         if run.workload == "mnist":  # the two directions in which digits vary most
             self.view = torch.linalg.svd(self.real.flatten(1)[:500] - mean, full_matrices=False)[2][:2].T
@@ -289,7 +289,9 @@ def keep(run: Run, found: dict[str, Any], folder: Path) -> None:
     if data.train is not None:
         np.savez_compressed(part / "train.npz", x=as_saved(data.train))
     np.savez_compressed(
-        part / "log.npz", step=np.arange(1, run.steps + 1), **{k: v.astype(np.float32) for k, v in found["columns"].items()}
+        part / "log.npz",
+        step=np.arange(1, run.steps + 1),
+        **{k: v.astype(np.float32) for k, v in found["columns"].items()},
     )
     (part / "log.txt").write_text(text_log(run, found["columns"]))
     np.savez_compressed(part / "path.npz", path=found["path"])

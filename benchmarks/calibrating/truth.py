@@ -52,7 +52,9 @@ def accuracy(real: Tensor, fake: Tensor, family: str) -> float:
 def nearness(train: Tensor, held_out: Tensor, fake: Tensor) -> dict[str, float]:
     """How near fakes lie to the training set, in units of how near new data lie: medians of nearest distances."""
     rows = train.flatten(1).double()
-    new, made = (torch.cdist(x.flatten(1).double(), rows).amin(1).median().item() for x in (held_out[:1000], fake[:1000]))
+    new, made = (
+        torch.cdist(x.flatten(1).double(), rows).amin(1).median().item() for x in (held_out[:1000], fake[:1000])
+    )
     return {"nearness": made / new if new else math.nan}
 
 

@@ -1,0 +1,92 @@
+"""What the diagnosis finds in a run, by every way in: its log, its samples, its model, and the live watch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stabilgan.diagnosis import Diagnosis, InputError
+
+WAYS = ("log", "log, family told", "samples", "model", "live")
+Found = dict[str, Any]
+
+
+def of(diagnosis: Diagnosis) -> Found:
+    """A diagnosis in short: its verdict, and severity, confidence and onset of each failure that it names."""
+    return {
+        "verdict": diagnosis.verdict,
+        "failures": {
+            f.failure: {"severity": round(f.severity, 3), "confidence": round(f.confidence, 3), "onset": f.onset}
+            for f in diagnosis.findings
+        },
+    } | ({"undecided": diagnosis.undecided} if diagnosis.undecided else {})
+
+
+def in_log(folder: Path, run: Mapping[str, Any], *, told: bool) -> Found:
+    """What is found in log.txt; `told` says which family of losses it is."""
+    from stabilgan.diagnosis.log import diagnose_log
+
+    return of(diagnose_log(folder / "log.txt", loss=run["family"] if told else None))
+
+
+def in_samples(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
+    """What is found in samples.npz against held-out reals, and against the training set where that is small."""
+    from stabilgan import diagnose
+
+    files = {"real": shared / f"{run['workload']}.npz", "fake": folder / "samples.npz"}
+    if (folder / "train.npz").exists():
+        files["train"] = folder / "train.npz"
+    return of(diagnose("samples", **{name: str(path) for name, path in files.items()}))
+
+
+def in_model(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
+    """What is found in the generator and the discriminator, built by `calibration.py`, loaded from their files."""
+    from stabilgan import diagnose
+
+    script = Path(__file__).parents[1] / "calibration.py"
+    return of(
+        diagnose(
+            "model",
+            target=f"{script}:generator:run={folder.name}",
+            weights=str(folder / "generator.safetensors"),
+            data=str(shared / f"{run['workload']}.npz"),
+            discriminator=f"{script}:discriminator:run={folder.name}",
+            discriminator_weights=str(folder / "discriminator.safetensors"),
+        )
+    )
+
+
+def live(folder: Path) -> Found:
+    """What the watch said during training; the onset is the step of the first alarm."""
+    watched = json.loads((folder / "watch.json").read_text())
+    failures: dict[str, Any] = {}
+    for alarm in watched["alarms"]:
+        failures.setdefault(named(alarm), {"onset": alarm["iteration"]})
+    return {"verdict": "problem" if failures else "healthy", "failures": failures}
+
+
+def named(alarm: Mapping[str, Any]) -> str:
+    """The failure that an alarm of a detector stands for."""
+    if alarm["detector"] == "collapse":
+        return "mode_collapse" if "all alike" in alarm["meaning"] else "mode_dropping"
+    return {"saturation": "discriminator_saturated"}.get(alarm["detector"], alarm["detector"])
+
+
+def everything(folder: Path, run: Mapping[str, Any], shared: Path, ways: tuple[str, ...] = WAYS) -> dict[str, Found]:
+    """Way in -> what it finds. An input that is refused is an answer, too: the verdict is "refused"."""
+    how: dict[str, Callable[[], Found]] = {
+        "log": lambda: in_log(folder, run, told=False),
+        "log, family told": lambda: in_log(folder, run, told=True),
+        "samples": lambda: in_samples(folder, run, shared),
+        "model": lambda: in_model(folder, run, shared),
+        "live": lambda: live(folder),
+    }
+    found = {}
+    for way in ways:
+        try:
+            found[way] = how[way]()
+        except InputError as error:
+            found[way] = {"verdict": "refused", "failures": {}, "undecided": str(error)}
+    return found
