@@ -271,7 +271,7 @@ def write_report() -> None:
 @click.option("--again", is_flag=True, help="Although the test part was used before.")
 @click.pass_context
 def once(context: click.Context, root: Path, jobs: int, again: bool) -> None:
-    """Everything at the very end: both parts are diagnosed, the test part for the first time, and the report is made."""
+    """Everything at the very end: diagnoses both parts, the test part for the first time, and reports."""
     from calibrating import found
 
     if (RESULTS / "test.jsonl").exists() and not again:

@@ -96,7 +96,9 @@ def driven(kind: str, workload: str, family: str, n: int, chance: random.Random)
     match kind:
         case "discriminator_saturated":
             if points:  # a G that cannot keep up
-                return plain | short | {"tricks": "", "lr_g": [1e-6, 1e-5][n % 2], "lr_d": 3e-3, "width_d": 128}
+                start = 0.5 if workload == "grid" else 0.0  # between modes
+                slow = {"lr_g": [1e-6, 1e-5][n % 2], "lr_d": 4e-3, "width_d": 128, "shift": start}
+                return plain | slow | {"tricks": "", "steps": 700}
             return plain | {
                 "steps": 350,
                 "tricks": "",
@@ -121,7 +123,8 @@ def driven(kind: str, workload: str, family: str, n: int, chance: random.Random)
                     "lr_d": base["lr_d"] / 2,
                 }
             weaker = base["tricks"].replace("weight=10", "weight=1").replace("weight=3", "weight=0.5")
-            return base | {"train_size": [20, 40, 80][n % 3], "steps": 500, "tricks": weaker}
+            quick = {"lr_g": 2e-3, "lr_d": 1e-3, "width_g": 256}
+            return base | quick | {"train_size": [8, 12, 20][n % 3], "steps": 600, "tricks": weaker}
         case "latent_ignored":
             return base | short | {"latent_scale": [0.0, 1e-3][n % 2]}
         case "latent_replaced":
@@ -134,7 +137,9 @@ def driven(kind: str, workload: str, family: str, n: int, chance: random.Random)
                 "inject_at": chance.randint(steps // 5, steps * 4 // 5),
             }
         case "rate_too_high":
-            rate = [0.05, 0.3][n % 2] if points else [0.05, 0.2][n % 2]
+            rate = [0.05, 0.3][n % 2]
+            if workload != "ring":
+                return plain | short | {"optimizer": "sgd", "lr_g": 10.0, "lr_d": 10.0, "tricks": "", "penalty": 0.0}
             return plain | short | {"lr_g": rate, "lr_d": rate, "beta1": 0.9}
         case "discriminator_dead":
             return base | short | {"zero_d": True, "tricks": "", "penalty": 0.0}
@@ -212,7 +217,10 @@ def runs() -> Iterator[Run]:
             **settings,
         )
         # Many users let both rates fall to 0 at the end, which is no failure.
-        yield replace(run, schedule="linear") if kind == "healthy" and n == 5 else run
+        if kind == "healthy" and n == 4:
+            run = replace(run, schedule="linear")
+        # Digits take longer than points until all ten are there.
+        yield replace(run, steps=800) if kind == "healthy" and workload == "mnist" else run
 
 
 def _turn(family: str) -> int:

@@ -154,8 +154,8 @@ def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[s
         if step in due:
             checkpoints.append(exam.sit(step, average.average if average else g, g, d))
         on_step(step)
-    for name, net in (("g", g), ("d", d)):
-        checkpoints[0][f"size_{name}"] = first[name]
+    for name, value in first.items():
+        checkpoints[0][f"size_{name}"] = value
     return {
         "columns": {k: np.array([float(v) for v in values], dtype=np.float64) for k, values in seen.items()},
         "checkpoints": checkpoints,

@@ -135,7 +135,8 @@ def table(part: str, found: Mapping[str, Any]) -> str:
         f"### {title}",
         "",
         f"{found['runs']} runs: {found['healthy']} healthy, {found['failed']} with one failure or more, "
-        f"{found['ambiguous']} of which the rules can't tell (they count in no rate). Shares with counts and 95 % intervals.",
+        f"{found['ambiguous']} of which the rules can't tell (they count in no rate). "
+        "Shares with counts and 95 % intervals.",
         "",
         "| | " + " | ".join(ways) + " |",
         "|---|" + "---|" * len(ways),

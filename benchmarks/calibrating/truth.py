@@ -66,7 +66,7 @@ def judge(record: Mapping[str, Any], path: np.ndarray) -> dict[str, Any]:
 
     Args:
         record: `run` (the settings), `checkpoints`, the first of them at step 0, and `non_finite_at`.
-        path: (n, 3): a step, and where the mean of G's samples is then, in two directions in units of the data's spread.
+        path: (n, 3): a step, and where G's mean is then, in two directions in units of the data's spread.
     """
     run, points = record["run"], record["checkpoints"]
     end = [c for c in points if c["step"] > LAST * run["steps"]]
@@ -166,7 +166,7 @@ def discriminator_dead(run: Mapping[str, Any], points: Sequence[Checkpoint], end
 
 
 def vanishing_gradient(run: Mapping[str, Any], points: Sequence[Checkpoint], end: Sequence[Checkpoint]) -> Verdict:
-    """G's gradient (over 256 latents) is under 1 % of what it was at the start, the median of the first three readings."""
+    """G's gradient (over 256 latents) is under 1 % of what it was at the start (the median of three readings)."""
     first = float(np.median([c["g_gradient"] for c in points[:3]]))
     if first == 0:
         return Verdict("yes", 0.0, 0) if _median(end, lambda c: c["g_gradient"]) == 0 else Verdict("ambiguous")
@@ -186,7 +186,7 @@ def memorisation(run: Mapping[str, Any], points: Sequence[Checkpoint], end: Sequ
 
 
 def stalled(run: Mapping[str, Any], points: Sequence[Checkpoint], end: Sequence[Checkpoint]) -> Verdict:
-    """A player's weights moved by less than a millionth of their size over 5 % of the run, since its rate is nothing."""
+    """A player's weights move by less than a millionth of their size in 5 % of the run: its rate is nothing."""
 
     def moved(c: Checkpoint) -> float:
         return min(float(c.get("moved_g", 1.0)), float(c.get("moved_d", 1.0)))
@@ -281,7 +281,7 @@ def visible(run: Mapping[str, Any], failure: str, record: Mapping[str, Any]) -> 
     return sees
 
 
-# --- how they decide ---------------------------------------------------------------------------------------------------
+# --- how they decide ---------------------------------------------------------------------------------------------
 
 
 def _median(points: Sequence[Checkpoint], reading: Callable[[Checkpoint], float]) -> float:
