@@ -12,6 +12,7 @@ Needs MNIST under $STABILGAN_DATA. Training takes about 30 minutes of a CPU core
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -19,6 +20,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,22 +126,32 @@ def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
     todo.sort(key=lambda job: hashlib.sha256(job[0].id.encode()).hexdigest())
     for name in plan.PARTS:
         (out / name).mkdir(parents=True, exist_ok=True)
-    share(out)
+    share(out, {run.workload for run in wanted})
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress, multiprocessing.get_context("spawn").Pool(jobs, _ready) as pool:
+    with Progress(*columns) as progress, _workers(jobs) as each:
         task = progress.add_task("training", total=len(wanted), completed=len(wanted) - len(todo))
-        for name in pool.imap_unordered(_train, todo):
+        for name in each(_train, todo):
             progress.advance(task)
             progress.console.print(name)
 
 
-def share(out: Path) -> None:
-    """Writes what runs share: 2,000 held-out reals of each workload, with their modes or classes."""
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[Callable[[Callable[[Any], Any], list[Any]], Iterator[Any]]]:
+    """A map over processes, in order; with one job over this process."""
+    if jobs == 1:
+        yield map
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, _ready) as pool:
+        yield pool.imap
+
+
+def share(out: Path, workloads: Iterable[str] = plan.WORKLOADS) -> None:
+    """Writes what runs share: 2,000 held-out reals of each workload."""
     import numpy as np
     from calibrating import nets, play
 
     (out / "shared").mkdir(parents=True, exist_ok=True)
-    for workload in plan.WORKLOADS:
+    for workload in sorted(workloads):
         path = out / "shared" / f"{workload}.npz"
         if not path.exists():
             part = path.with_suffix(f".{os.getpid()}.npz")
@@ -221,8 +233,8 @@ def _lines(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str = 
 
     runs = [run for run in known(root / part).values() if re.search(only, run["id"])]
     work = [(run, root / "shared", ways) for run in runs]
-    with multiprocessing.get_context("spawn").Pool(jobs, _ready) as pool:
-        return list(track(pool.imap(_diagnose, work), f"diagnosing {part}", total=len(work)))
+    with _workers(jobs) as each:
+        return list(track(each(_diagnose, work), f"diagnosing {part}", total=len(work)))
 
 
 def _keep(part: str, lines: list[dict[str, Any]]) -> None:
