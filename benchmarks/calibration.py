@@ -194,10 +194,14 @@ def show_truth(root: Path, part: str) -> None:
 
 
 def _diagnose(job: tuple[dict[str, Any], Path, tuple[str, ...]]) -> dict[str, Any]:
-    from calibrating import found
+    from calibrating import found, truth
 
     run, shared, ways = job
     verdicts = run["truth"]["failures"]
+    said = found.everything(run["folder"], run["run"], shared, ways)
+    for failure, named in said.get("live", {"failures": {}})["failures"].items():
+        if failure in ("mode_collapse", "mode_dropping"):
+            named["true_then"] = truth.at_the_time(run, named["onset"])
     return {
         "id": run["id"],
         **{name: run["run"][name] for name in ("workload", "family", "intended")},
@@ -205,7 +209,7 @@ def _diagnose(job: tuple[dict[str, Any], Path, tuple[str, ...]]) -> dict[str, An
         "truth": {failure: verdict["state"] for failure, verdict in verdicts.items()},
         "onset": {failure: verdict["onset"] for failure, verdict in verdicts.items()},
         "visible": run["truth"]["visible"],
-        "found": found.everything(run["folder"], run["run"], shared, ways),
+        "found": said,
     }
 
 

@@ -30,7 +30,8 @@ def way_in(way: str) -> str:
 def summary(lines: Sequence[Line]) -> dict[str, Any]:
     """All rates, per way in.
 
-    - `false_alarms`: healthy runs in which anything is found.
+    - `false_alarms`: healthy runs in which anything is found; `never_true`: those in which something is found that was
+      not even true when it was said: a young G does leave modes out, and a live watch says so.
     - `healthy_seen`: what is said of healthy runs.
     - `detected`: failure -> runs that have it, where this way can see it, and in which it is found.
     - `unfounded`: failure -> runs of which the truth says "no" to it (healthy or not) and in which it is found.
@@ -75,6 +76,7 @@ def _way(way: str, lines: Sequence[Line]) -> dict[str, Any]:
             delay[failure] = {"n": len(late), "median": middle, "quartiles": [low, high]}
     return {
         "false_alarms": rate(sum(bool(found["failures"]) for found in healthy), len(healthy)),
+        "never_true": rate(sum(any(map(_untrue, found["failures"].values())) for found in healthy), len(healthy)),
         "false_alarms_of": dict(Counter(failure for found in healthy for failure in found["failures"])),
         "healthy_seen": dict(Counter(found["verdict"] for found in healthy)),
         "detected": detected,
@@ -82,6 +84,10 @@ def _way(way: str, lines: Sequence[Line]) -> dict[str, Any]:
         "confusion": confusion(way, lines),
         "delay": delay,
     }
+
+
+def _untrue(named: Mapping[str, Any]) -> bool:
+    return not named.get("true_then", False)
 
 
 def confusion(way: str, lines: Iterable[Line]) -> dict[str, dict[str, int]]:
@@ -144,6 +150,9 @@ def table(part: str, found: Mapping[str, Any]) -> str:
         + " | ".join(percent(found["ways"][way]["false_alarms"]) for way in ways)
         + " |",
     ]
+    if any("live" in way for way in ways):
+        cells = [percent(found["ways"][way]["never_true"]) if way == "live" else "" for way in ways]
+        rows.append("| ... that were not true even when they were raised | " + " | ".join(cells) + " |")
     for failure, about in FAILURES.items():
         cells = [percent(found["ways"][way]["detected"].get(failure)) for way in ways]
         if any(cell != "-" for cell in cells):

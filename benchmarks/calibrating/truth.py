@@ -256,6 +256,14 @@ def healthy(
     return Verdict("yes" if held and clean and awake and kl <= 0.3 else "ambiguous", kl)
 
 
+def at_the_time(record: Mapping[str, Any], step: int) -> bool:
+    """Whether modes were missing at a checkpoint beside the step of an alarm, whatever came of it later."""
+    points, least = record["checkpoints"], ENOUGH_MISSING[record["run"]["workload"]]
+    before = [c for c in points if c["step"] <= step][-1:]
+    after = [c for c in points if c["step"] >= step][:1]
+    return any(sum(x < 0.1 * c["n"] / len(c["nearest"]) for x in c["nearest"]) >= least for c in before + after)
+
+
 def visible(run: Mapping[str, Any], failure: str, record: Mapping[str, Any]) -> list[str]:
     """The ways in that can see a failure of this run at all.
 
