@@ -234,6 +234,9 @@ class Exam:
             if name in self.before:
                 reading[f"moved_{name}"] = (now - self.before[name]).norm().item() / max(now.norm().item(), 1e-12)
             self.before[name] = now
+        if judged is not g:  # what a live watch sees is G itself, not its average
+            with torch.no_grad():
+                reading["nearest_of_g"] = list(nets.modes(self.run.workload, g(self.z[:n], self.own[:n])).nearest)
         if self.data.train is not None:
             reading |= truth.nearness(self.data.train, self.real, x)
         return reading

@@ -261,7 +261,12 @@ def at_the_time(record: Mapping[str, Any], step: int) -> bool:
     points, least = record["checkpoints"], ENOUGH_MISSING[record["run"]["workload"]]
     before = [c for c in points if c["step"] <= step][-1:]
     after = [c for c in points if c["step"] >= step][:1]
-    return any(sum(x < 0.1 * c["n"] / len(c["nearest"]) for x in c["nearest"]) >= least for c in before + after)
+
+    def missing(c: Checkpoint) -> int:
+        nearest = c.get("nearest_of_g", c["nearest"])
+        return sum(x < 0.1 * c["n"] / len(nearest) for x in nearest)
+
+    return any(missing(c) >= least for c in before + after)
 
 
 def visible(run: Mapping[str, Any], failure: str, record: Mapping[str, Any]) -> list[str]:
