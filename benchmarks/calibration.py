@@ -122,8 +122,8 @@ def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
         if part in ("all", parts[run.id]) and (not only or any(re.search(text, run.id) for text in only))
     ]
     todo = [(run, out / parts[run.id]) for run in wanted if not (out / parts[run.id] / run.id / "run.json").exists()]
-    # In the order of a hash, so that what is there at any time is a fair share of all.
-    todo.sort(key=lambda job: hashlib.sha256(job[0].id.encode()).hexdigest())
+    # First variants first, else in the order of a hash, so that what is there at any time is a fair share of all.
+    todo.sort(key=lambda job: (job[0].variant, hashlib.sha256(job[0].id.encode()).hexdigest()))
     for name in plan.PARTS:
         (out / name).mkdir(parents=True, exist_ok=True)
     share(out, {run.workload for run in wanted})

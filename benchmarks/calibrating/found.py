@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stabilgan.diagnosis import Diagnosis, InputError
 
-WAYS = ("log", "log, family told", "samples", "model", "live")
+WAYS = ("log", "log, family told", "series", "samples", "model", "live")
 Found = dict[str, Any]
 
 
@@ -29,6 +31,17 @@ def in_log(folder: Path, run: Mapping[str, Any], *, told: bool) -> Found:
     from stabilgan.diagnosis.log import diagnose_log
 
     return of(diagnose_log(folder / "log.txt", loss=run["family"] if told else None))
+
+
+def in_series(folder: Path, run: Mapping[str, Any]) -> Found:
+    """What is found in the columns of every step, gradient norms and rates included, with the family told."""
+    from stabilgan.diagnosis.dynamics import judge_series
+    from stabilgan.diagnosis.families import Series
+
+    log = np.load(folder / "log.npz")
+    columns = {name: Series.of(log[name], log["step"], name) for name in log.files if name != "step"}
+    said = judge_series(columns, run["family"])
+    return of(Diagnosis(str(folder), "log", tuple(said.findings), undecided=said.undecided))
 
 
 def in_samples(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
@@ -79,6 +92,7 @@ def everything(folder: Path, run: Mapping[str, Any], shared: Path, ways: tuple[s
     how: dict[str, Callable[[], Found]] = {
         "log": lambda: in_log(folder, run, told=False),
         "log, family told": lambda: in_log(folder, run, told=True),
+        "series": lambda: in_series(folder, run),
         "samples": lambda: in_samples(folder, run, shared),
         "model": lambda: in_model(folder, run, shared),
         "live": lambda: live(folder),

@@ -60,6 +60,12 @@ class Run:
     zero_d: bool = False
     shift: float = 0.0
 
+    @property
+    def variant(self) -> int:
+        """The last number of its name; of healthy runs, of which there are more, a third of it."""
+        n = int(self.id.rpartition("-")[2])
+        return n // 3 if self.intended == "healthy" else n
+
 
 Settings = dict[str, Any]
 
@@ -113,7 +119,8 @@ def driven(kind: str, workload: str, family: str, n: int, chance: random.Random)
             return plain | short | {"lr_g": 5e-3, "lr_d": 2e-4 if points else 1e-4, "beta1": 0.5, "width_d": 32}
         case "mode_dropping":
             least, most = {"ring": (4, 6), "grid": (12, 20), "mnist": (5, 8)}[workload]
-            return base | {"keep": tuple(sorted(chance.sample(range(modes), chance.randint(least, most))))}
+            shorter = {"steps": base["steps"] if points else 450}
+            return base | shorter | {"keep": tuple(sorted(chance.sample(range(modes), chance.randint(least, most))))}
         case "memorisation":
             if points:
                 return plain | {
@@ -146,7 +153,11 @@ def driven(kind: str, workload: str, family: str, n: int, chance: random.Random)
         case "frozen_d":
             return base | short | {"lr_d": 0.0, "tricks": "", "penalty": 0.0}
         case "stalled":
-            return base | {"schedule": f"exp:{[0.95, 0.97][n % 2] if points else [0.9, 0.93][n % 2]}"}
+            return (
+                base
+                | {"steps": 600 if points else 350}
+                | {"schedule": f"exp:{[0.95, 0.97][n % 2] if points else [0.9, 0.93][n % 2]}"}
+            )
         case "oscillation":
             # A linear D against a mean that starts off centre: they go round each other, with little to damp it.
             lively: Settings = {"optimizer": "sgd", "depth_d": 0, "width_g": 16, "depth_g": 1, "shift": 1.0}
@@ -220,7 +231,7 @@ def runs() -> Iterator[Run]:
         if kind == "healthy" and n == 4:
             run = replace(run, schedule="linear")
         # Digits take longer than points until all ten are there.
-        yield replace(run, steps=800) if kind == "healthy" and workload == "mnist" else run
+        yield replace(run, steps=700) if kind == "healthy" and workload == "mnist" else run
 
 
 def _turn(family: str) -> int:

@@ -21,8 +21,8 @@ import stabilgan
 from calibrating import nets, truth
 from calibrating.plan import Run
 from stabilgan import losses, tricks
+from stabilgan.detectors import DETECTORS, Detector, View
 from stabilgan.detectors.saturation import wrongness
-from stabilgan.game import Game, Player, Trick
 
 CHECKPOINTS = 20
 JUDGED = {"ring": 2000, "grid": 2000, "mnist": 600}
@@ -30,17 +30,22 @@ JUDGED = {"ring": 2000, "grid": 2000, "mnist": 600}
 COLUMNS = ("d_loss", "g_loss", "d_real", "d_fake", "d_fake_after", "d_grad", "g_grad", "lr_d", "lr_g")
 
 
-class Norms(Trick):
-    """Keeps the norm of each player's gradient, penalties included."""
+class Norms(Detector):
+    """Keeps the norms that the watch takes of each player's gradient, penalties included; raises no alarm."""
 
     name = "norms"
 
     def __init__(self) -> None:
-        self.latest: dict[str, Tensor] = {"d": torch.tensor(math.nan), "g": torch.tensor(math.nan)}
+        self.d = self.g = torch.tensor(math.nan)
 
-    def before_step(self, player: Player, game: Game) -> None:
-        grads = [p.grad for p in game.player(player).parameters() if p.grad is not None]
-        self.latest[player] = get_total_norm(grads)
+    def update(self, view: View) -> None:
+        if view.d_grad is not None:
+            self.d = view.d_grad
+        if view.g_grad is not None:
+            self.g = view.g_grad
+
+    def missing(self) -> str | None:
+        return "it only keeps gradients"
 
 
 def gradient_penalty(d: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,9 +98,10 @@ def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[s
     betas = (run.beta1, run.beta2)
     opt_g = optimizer(run.optimizer, g, run.lr_g, betas)
     opt_d = optimizer(run.optimizer, d, run.lr_d, betas)
-    norms, watch = Norms(), stabilgan.Watch(family=run.family)
+    norms = Norms()
+    watch = stabilgan.Watch([*(kind() for kind in DETECTORS.values()), norms], family=run.family)
     made = tricks.parse(run.tricks) if run.tricks else []
-    game = stabilgan.attach(g, d, opt_g, opt_d, [*made, norms, watch], seed=run.seed)
+    game = stabilgan.attach(g, d, opt_g, opt_d, [*made, watch], seed=run.seed)
     loss, data = losses.named(run.family), nets.Data(run.workload, run.keep, run.train_size, run.seed)
     latents, chance = torch.Generator().manual_seed(run.seed + 1), torch.Generator().manual_seed(run.seed + 2)
     average = next((t for t in made if isinstance(t, stabilgan.EMA)), None)
@@ -144,7 +150,7 @@ def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[s
             g_loss.backward()
             opt_g.step()
         row = (d_loss.detach(), g_loss.detach(), shown(run, of_real), shown(run, of_fake), shown(run, scores))
-        for name, value in zip(COLUMNS, (*row, norms.latest["d"], norms.latest["g"]), strict=False):
+        for name, value in zip(COLUMNS, (*row, norms.d, norms.g), strict=False):
             seen[name].append(value)
         seen["lr_d"].append(opt_d.param_groups[0]["lr"])
         seen["lr_g"].append(opt_g.param_groups[0]["lr"])
@@ -161,7 +167,7 @@ def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[s
         "checkpoints": checkpoints,
         "path": np.array(path),
         "alarms": alarms,
-        "readings": {k: dataclasses.asdict(r) for k, r in watch.readings().items()},
+        "readings": {k: dataclasses.asdict(r) for k, r in watch.readings().items() if k != "norms"},
         "g": average.average if average else g,
         "d": d,
         "data": data,

@@ -22,7 +22,6 @@ LAST = 0.8
 """The last fifth of a run decides."""
 ENOUGH_MISSING = {"ring": 1, "grid": 2, "mnist": 1}
 """So many modes have to be missing for certain."""
-WAYS = ("log", "samples", "model", "live")
 
 
 @dataclass(frozen=True)
@@ -273,21 +272,22 @@ def visible(run: Mapping[str, Any], failure: str, record: Mapping[str, Any]) -> 
     """The ways in that can see a failure of this run at all.
 
     A log shows losses and D's answers, and a rate only where the run has a schedule and so prints it; of a vanishing
-    gradient only what the minimax loss shows. Samples show where they are, beside the training set where it is small. A
-    live watch compares with what G trains on, so it can't miss what was left out of that.
+    gradient only what the minimax loss shows. The series of every step have rates and gradients beside them. Samples
+    show where they are, beside the training set where it is small. A live watch
+    compares with what G trains on, so it can't miss what was left out of that.
     """
     grew = record["non_finite_at"] is not None
     sees = {
         "mode_collapse": ["samples", "model", "live"],
         "mode_dropping": ["samples", "model", "live"],
         "latent_ignored": ["model"],
-        "discriminator_saturated": ["log", "model", "live"],
-        "discriminator_dead": ["log", "model"],
-        "vanishing_gradient": ["log", "model"] if run["family"] == "saturating" else ["model"],
+        "discriminator_saturated": ["log", "series", "model", "live"],
+        "discriminator_dead": ["log", "series", "model"],
+        "vanishing_gradient": ["log", "series", "model"] if run["family"] == "saturating" else ["series", "model"],
         "memorisation": ["samples"] if run["train_size"] else [],
-        "stalled": ["log"] if run["schedule"] else [],
-        "oscillation": ["log", "live"],
-        "divergence": ["log", "samples", "model", "live"] if grew else ["model"],
+        "stalled": ["log", "series"] if run["schedule"] else ["series"],
+        "oscillation": ["log", "series", "live"],
+        "divergence": ["log", "series", "samples", "model", "live"] if grew else ["model"],
     }[failure]
     if run["keep"] or run["train_size"]:
         sees = [way for way in sees if not (way == "live" and failure in ("mode_dropping", "mode_collapse"))]
