@@ -83,7 +83,8 @@ def judge(record: Mapping[str, Any], path: np.ndarray) -> dict[str, Any]:
     return {
         "failures": {name: asdict(v) for name, v in verdicts.items()},
         "healthy": asdict(healthy(run, points, end, verdicts)),
-        "visible": {name: visible(run, name, record) for name in verdicts},
+        "visible": {name: visible(run, name, record) for name in verdicts}
+        | ({"oscillation": ["series", "live"]} if _between_lines(run, path) else {}),
     }
 
 
@@ -213,9 +214,19 @@ def oscillation(path: np.ndarray) -> Verdict:
     The rounds move it by at least 0.2 of the data's spread (root mean square), and there are at least 4. What moves as
     far without a period, or half as far with a weaker one, is ambiguous.
     """
-    late = path[len(path) // 2 :]
-    if len(late) < 32:
+    if len(path) < 64:
         return Verdict("ambiguous")
+    share, amplitude, _ = _round(path)
+    around = amplitude * math.sqrt(share)
+    if share >= 0.5 and around >= 0.2:
+        return Verdict("yes", around)
+    vague = around >= 0.1 or amplitude >= 0.25
+    return Verdict("ambiguous" if vague else "no", around)
+
+
+def _round(path: np.ndarray) -> tuple[float, float, float]:
+    """Of the last half of a path: the share of power at its strongest frequency, its amplitude, its period in steps."""
+    late = path[len(path) // 2 :]
     t = late[:, 0] - late[:, 0].mean()
     moves = late[:, 1:] - late[:, 1:].mean(0)
     moves = moves - np.outer(t, (moves * t[:, None]).sum(0) / (t**2).sum())
@@ -224,11 +235,12 @@ def oscillation(path: np.ndarray) -> Verdict:
     peak = int(line[3:].argmax()) + 3
     share = float(line[peak] / power.sum()) if power.sum() > 0 else 0.0
     amplitude = float(np.sqrt((moves**2).sum(1).mean()))
-    around = amplitude * math.sqrt(share)
-    if share >= 0.5 and around >= 0.2:
-        return Verdict("yes", around)
-    vague = around >= 0.1 or amplitude >= 0.25
-    return Verdict("ambiguous" if vague else "no", around)
+    return share, amplitude, float(late[-1, 0] - late[0, 0]) / (peak + 1)
+
+
+def _between_lines(run: Mapping[str, Any], path: np.ndarray) -> bool:
+    """Whether the rounds are quicker than every second line of a log can show."""
+    return len(path) >= 64 and _round(path)[2] < 2 * (10 if run["workload"] == "mnist" else 20)
 
 
 def healthy(
