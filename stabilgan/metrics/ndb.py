@@ -47,7 +47,7 @@ def ndb(real: Tensor, fake: Tensor, *, bins: int = 100, alpha: float = 0.05, see
         raise ValueError(f"bins is {bins} with {len(x)} real samples; expected 1 <= bins <= {len(x)}")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; expected the level of the test, between 0 and 1")
-    centres = _kmeans(x, bins, seed)
+    centres = kmeans(x, bins, seed)
     a, b = _counts(x, centres), _counts(y, centres)
     p, q = a / len(x), b / len(y)
     pooled = (a + b) / (len(x) + len(y))
@@ -67,8 +67,8 @@ class NDBMeter(PairMeter[NDB]):
         super().__init__(lambda real, fake: ndb(real, fake, bins=bins, alpha=alpha, seed=seed))
 
 
-def _kmeans(x: Tensor, k: int, seed: int, rounds: int = 50) -> Tensor:
-    """Lloyd's algorithm from k-means++ starts (Arthur and Vassilvitskii 2007)."""
+def kmeans(x: Tensor, k: int, seed: int, rounds: int = 50) -> Tensor:
+    """(k, d) centres of (N, d) samples by Lloyd's algorithm from k-means++ starts (Arthur and Vassilvitskii 2007)."""
     rng = torch.Generator().manual_seed(seed)
     centre = x.mean(0)
     rows = x - centre
@@ -82,7 +82,7 @@ def _kmeans(x: Tensor, k: int, seed: int, rounds: int = 50) -> Tensor:
     centres = rows[picks]
     cell = torch.full((len(rows),), -1, device=x.device)
     for _ in range(rounds):
-        new = _assign(rows, centres)
+        new = assign(rows, centres)
         if torch.equal(new, cell):
             break
         cell = new
@@ -93,11 +93,12 @@ def _kmeans(x: Tensor, k: int, seed: int, rounds: int = 50) -> Tensor:
 
 
 @full_precision()
-def _assign(rows: Tensor, centres: Tensor) -> Tensor:
+def assign(rows: Tensor, centres: Tensor) -> Tensor:
+    """(N,) the nearest centre of each row; subtract a common middle from both first, so that nothing drowns."""
     half = centres.square().sum(1) / 2
     return torch.cat([(half - part @ centres.T).argmin(1) for part in torch.split(rows, 8192)])
 
 
 def _counts(x: Tensor, centres: Tensor) -> Tensor:
     middle = centres.mean(0)
-    return torch.bincount(_assign(x - middle, centres - middle), minlength=len(centres)).double()
+    return torch.bincount(assign(x - middle, centres - middle), minlength=len(centres)).double()

@@ -1,0 +1,159 @@
+"""What real samples read in the fakes' place: the reference of every measure, at the same number of samples.
+
+The reals are split in two at random many times; one half plays the data and the other the fakes. All splits share one
+block of distances, so that a split costs a sort and not a matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MOST = 1000
+"""Samples of each side at most: enough for every threshold here, and 30 splits of them take about a second."""
+NEIGHBOURS = 5
+AROUND = 20
+"""Neighbours that say whether a region is apart: more than `NEIGHBOURS`, since these seldom leave any compact part."""
+WIDER = 2.0
+"""A fake counts as near the data within so many times the ball out to a real sample's k-th nearest neighbour."""
+
+Readings = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One measure of the fakes beside the same measure of real samples in their place.
+
+    Attributes:
+        value: of the fakes, the mean over the splits' data halves.
+        reference: of real samples, the median over the splits.
+        interval: the lowest and the highest of real samples over the splits.
+    """
+
+    value: float
+    reference: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Null:
+    """What `against_reals` measured.
+
+    Attributes:
+        readings: by name; see `measures`.
+        n: samples of each side.
+        k: neighbours.
+        splits: how often the reals were split.
+        rows: the reals that took part, row numbers (2n,).
+        neighbours: (2n, `AROUND`) the nearest of these to each of them, as places in `rows`.
+    """
+
+    readings: Mapping[str, Compared]
+    n: int
+    k: int
+    splits: int
+    rows: Tensor
+    neighbours: Tensor
+
+    @property
+    def origin(self) -> str:
+        return f"real against real, {self.splits} splits into {self.n} and {self.n} samples, k = {self.k}"
+
+
+def against_reals(
+    real: Tensor,
+    fake: Tensor,
+    *,
+    k: int = NEIGHBOURS,
+    splits: int = 30,
+    most: int = MOST,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Null:
+    """Measures fakes against halves of the reals, and the other halves in the fakes' place.
+
+    Args:
+        real: (N, d), finite, N of at least 4, not all alike.
+        fake: (M, d), finite, M of at least 2.
+        k: neighbours; lowered to what there are samples for.
+        splits: how often the reals are split.
+        most: samples of each side at most; of more, some are drawn.
+        seed: draws them, and the splits.
+        progress: is told how many splits are done, of how many.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    n = min(len(real) // 2, len(fake), most)
+    k = max(1, min(k, n - 1))
+    rows = torch.randperm(len(real), generator=rng)[: 2 * n].to(real.device)
+    some = torch.randperm(len(fake), generator=rng)[:n].to(real.device)
+    x, y = real[rows].double(), fake[some].double()
+    centre = x.mean(0)
+    x, y = x - centre, y - centre
+    among, across, within = _squares(x, x), _squares(x, y), _squares(y, y)
+    among.fill_diagonal_(torch.inf)
+    within.fill_diagonal_(torch.inf)
+
+    ours: list[Readings] = []
+    theirs: list[Readings] = []
+    for split in range(splits):
+        order = torch.randperm(2 * n, generator=rng).to(real.device)
+        data, other = order[:n], order[n:]
+        own = among[data[:, None], data]
+        theirs.append(measures(own, among[data[:, None], other], among[other[:, None], other], k))
+        if split % 4 == 0:
+            ours.append(measures(own, across[data], within, k))
+        if progress is not None:
+            progress(split + 1, splits)
+    readings = {name: _compared([r[name] for r in ours], [r[name] for r in theirs]) for name in ours[0]}
+    around = among.topk(min(AROUND, 2 * n - 1), 1, largest=False).indices
+    return Null(readings, n, k, splits, rows, around)
+
+
+def measures(own: Tensor, across: Tensor, within: Tensor, k: int) -> Readings:
+    """Every measure that squared distances allow.
+
+    - precision, recall, density, coverage: as in `stabilgan.metrics.prdc`;
+    - near: precision with balls `WIDER` times as wide, which forgives what is merely a little off;
+    - spread: the mean distance between two fakes over that between two reals;
+    - variety: the effective number of different samples (order-2 Rényi kernel entropy, with the median distance of
+      the reals for the kernel's width) over that of the reals.
+
+    Args:
+        own: (n, n) among the reals, infinite on the diagonal. across: (n, m) real to fake. within: (m, m) among fakes,
+            infinite on the diagonal.
+        k: neighbours.
+    """
+    radii = own.kthvalue(k, 1).values
+    inside = across < radii[:, None]
+    nearest = (across / radii.clamp(min=torch.finfo(across.dtype).tiny)[:, None]).amin(0)
+    width = own[own.isfinite()].median()
+    pairs = len(within) * (len(within) - 1), len(own) * (len(own) - 1)
+    between = [_roots(part) / count for part, count in zip((within, own), pairs, strict=True)]
+    alike = [((-part / width).exp().sum() + len(part)) / len(part) ** 2 for part in (within, own)]
+    return {
+        "precision": inside.any(0).double().mean().item(),
+        "recall": (across < within.kthvalue(k, 1).values).any(1).double().mean().item(),
+        "density": inside.double().sum(0).mean().item() / k,
+        "coverage": inside.any(1).double().mean().item(),
+        "near": (nearest <= WIDER**2).double().mean().item(),
+        "spread": (between[0] / between[1]).item(),
+        "variety": (alike[1] / alike[0]).item(),
+    }
+
+
+def _roots(squares: Tensor) -> Tensor:
+    return squares.masked_fill(squares.isinf(), 0).sqrt().sum()
+
+
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances in float64, by products: off by about 1e-16 of the squared norms."""
+    out = x.square().sum(1)[:, None] + y.square().sum(1)
+    return out.addmm_(x, y.T, alpha=-2).clamp_(min=0)
+
+
+def _compared(ours: list[float], theirs: list[float]) -> Compared:
+    there = torch.tensor(theirs, dtype=torch.float64)
+    return Compared(sum(ours) / len(ours), there.median().item(), (there.min().item(), there.max().item()))

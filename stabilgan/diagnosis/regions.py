@@ -1,0 +1,121 @@
+"""Dropped regions: parts of the data where the fakes (nearly) never go, though as many reals do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stabilgan.metrics.ndb import assign, kmeans
+
+LOST = 0.1
+"""A region is dropped where the fakes put less than this share of what the data puts there. It is the rule by which
+the workloads call a digit captured: 1 % of the samples, where 10 % would be fair."""
+SURE = 1e-3
+"""The chance that a fair generator leaves any one region that empty, over all regions of one partition."""
+GRAINS = (8, 16, 32, 64)
+"""Into how many cells the data are cut; each partition is judged by itself."""
+LEAST = 10.0
+"""Fakes that a fair generator puts into a cell on average, at least; with fewer an empty cell says nothing."""
+MODE = 0.02
+"""The least share of the data whose loss matters, where what is lost is a mode of its own."""
+PLAIN = 1.2
+"""How much more has to be lost for each unit of border: a generator that is a little narrow, or that misses what is
+rare in each mode, loses parts of clouds, which have long borders; whole modes have none."""
+COARSE = 16
+APART = 0.05
+"""Of more cells than `COARSE` only those count whose border is at most this: finer ones cut through modes, and of a
+mode that is merely too narrow the outer parts are lost."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What the fakes leave out under one partition of the data.
+
+    Attributes:
+        mass: the share of the data in the dropped regions, 0..1.
+        border: the share of the nearest neighbours of what is dropped that lie outside it: 0 for modes of their own,
+            about as much as chance gives for a random half of a cloud; nan where nothing is dropped or nobody knows.
+        cells: which regions are dropped.
+        real, fake: the samples in each region.
+        centres: (K, d) of the regions, or None where they are labels.
+        finest: the smallest share of the data whose loss would have been seen.
+    """
+
+    mass: float
+    border: float
+    cells: tuple[int, ...]
+    real: tuple[int, ...]
+    fake: tuple[int, ...]
+    centres: Tensor | None
+    finest: float
+
+    @property
+    def allowed(self) -> float:
+        """The share of the data that a healthy but imperfect generator may lose this way."""
+        border = 0.0 if math.isnan(self.border) else self.border
+        return (
+            MODE + PLAIN * border if len(self.real) <= COARSE or self.border <= APART or self.centres is None else 1.0
+        )
+
+
+def histogram(real: Tensor, fake: Tensor) -> Dropped:
+    """Judges the regions that labels name, such as a classifier's; every class is a mode of its own.
+
+    Args:
+        real: (N,) whole numbers from 0 on; -1 for none. fake: (M,) the same.
+
+    >>> histogram(torch.arange(4).repeat(100), torch.arange(3).repeat(100)).cells
+    (3,)
+    """
+    classes = int(max(real.max(), fake.max())) + 1
+    a, b = (torch.bincount(part[part >= 0], minlength=max(classes, 1)) for part in (real, fake))
+    cells = _lost(a, b)
+    return _dropped(a, b, cells, 0.0 if cells else math.nan, None)
+
+
+def partitions(real: Tensor, fake: Tensor, rows: Tensor, neighbours: Tensor, *, seed: int = 0) -> list[Dropped]:
+    """Cuts the data into cells by k-means, at several grains, and judges each cut.
+
+    Args:
+        real: (N, d). fake: (M, d), those near the data: what lies between modes belongs to none.
+        rows: (P,) of the reals whose neighbours are known. neighbours: (P, k) places in `rows`.
+        seed: starts k-means.
+    """
+    found = []
+    most = min(len(real), len(fake)) / LEAST
+    for k in [grain for grain in GRAINS if grain <= most] or [max(2, int(most))]:
+        centres = kmeans(real, k, seed)
+        middle = centres.mean(0)
+        home, cell = (assign(part - middle, centres - middle) for part in (real, fake))
+        a, b = (torch.bincount(part, minlength=k) for part in (home, cell))
+        cells = _lost(a, b)
+        found.append(_dropped(a, b, cells, _border(home[rows], cells, neighbours), centres))
+    return found
+
+
+def _lost(real: Tensor, fake: Tensor) -> tuple[int, ...]:
+    """The regions that hold less than `LOST` of their due, where chance would not explain it."""
+    expected = real.double() / real.sum() * fake.sum()
+    sure = torch.special.gammaincc(fake.double() + 1, expected) < SURE / len(real)  # Poisson: P(X <= fake)
+    lost = (fake <= LOST * expected) & sure & (real > 0)
+    return tuple(lost.nonzero().flatten().tolist())
+
+
+def _border(home: Tensor, cells: tuple[int, ...], neighbours: Tensor) -> float:
+    inside = torch.isin(home, torch.tensor(cells, device=home.device, dtype=home.dtype))
+    if not inside.any():
+        return math.nan
+    return (~inside[neighbours[inside]]).double().mean().item()
+
+
+def _dropped(real: Tensor, fake: Tensor, cells: tuple[int, ...], border: float, centres: Tensor | None) -> Dropped:
+    total, fakes = int(real.sum()), int(fake.sum())
+    shares = real.double() / max(total, 1)
+    least = -math.log(SURE / len(real))  # Poisson: an empty cell is seen where so many were due
+    seen = shares[(shares * fakes >= least) & (real > 0)]
+    finest = seen.min().item() if len(seen) else 1.0
+    mass = shares[list(cells)].sum().item() if cells else 0.0
+    return Dropped(mass, border, cells, tuple(real.tolist()), tuple(fake.tolist()), centres, finest)
