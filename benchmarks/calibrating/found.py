@@ -46,12 +46,18 @@ def in_series(folder: Path, run: Mapping[str, Any]) -> Found:
 
 def in_samples(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
     """What is found in samples.npz against held-out reals, and against the training set where that is small."""
-    from stabilgan import diagnose
+    from stabilgan.diagnosis.features import embed
+    from stabilgan.diagnosis.inputs import load
+    from stabilgan.diagnosis.samples import judge_samples
 
-    files = {"real": shared / f"{run['workload']}.npz", "fake": folder / "samples.npz"}
+    real = load(shared / f"{run['workload']}.npz")
+    fake = load(folder / "samples.npz", like=real, allow_nonfinite=True)
+    seen = embed(real, fake)
+    train = None
     if (folder / "train.npz").exists():
-        files["train"] = folder / "train.npz"
-    return of(diagnose("samples", **{name: str(path) for name, path in files.items()}))
+        train = embed(real, load(folder / "train.npz", like=real, least=1)).fake
+    said = judge_samples(seen.real, seen.fake, train=train)
+    return of(Diagnosis(str(folder), "samples", tuple(said.findings), undecided=said.undecided))
 
 
 def in_model(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
