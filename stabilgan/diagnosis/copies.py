@@ -39,7 +39,7 @@ class Neighbours:
 
 
 def neighbours(real: Tensor, fake: Tensor, k: int) -> Neighbours:
-    """Searches once for all that asks for neighbours; real: (N, d), fake: (M, d), finite, N above k, M of at least 2."""
+    """Searches once for all that asks for neighbours; (N, d) and (M, d), finite, N above k, M from 2 on."""
     across, rows = (part.flatten() for part in nearest(fake, 1, real))
     return Neighbours(*nearest(real, max(k, 2)), nearest(fake, 1)[0].flatten(), across, rows)
 
@@ -78,6 +78,7 @@ class Memory:
         targets: how many different training samples the near ones repeat.
         nearest: (M,) the training sample nearest to each fake.
         ratio: (M,) of each fake.
+        nearness: the median distance of fakes from the training set over that of held-out reals; None without `train`.
         held_out: where the reference comes from.
     """
 
@@ -89,6 +90,7 @@ class Memory:
     targets: int
     nearest: Tensor
     ratio: Tensor
+    nearness: float | None
     held_out: str
 
 
@@ -131,6 +133,7 @@ def memory(real: Tensor, fake: Tensor, found: Neighbours, train: Tensor | None =
         real: (N, d), not used in training if `train` is given. fake: (M, d). train: (T, d), T of at least 2.
         found: `neighbours(real, fake, k)`.
     """
+    nearness = None
     if train is None:
         squares, rows = found.real, found.real_rows
         ours = rows[:, 0]
@@ -143,6 +146,8 @@ def memory(real: Tensor, fake: Tensor, found: Neighbours, train: Tensor | None =
         squares, rows = (part.flatten() for part in nearest(real, 1, train))
         held, held_out = (squares, alone[rows]), f"{len(real)} held-out reals against {len(train)} training samples"
         across, where = (part.flatten() for part in nearest(fake, 1, train))
+        far = squares.median().sqrt().item()
+        nearness = across.median().sqrt().item() / far if far else None
     theirs, mine = _ratio(*held), _ratio(across, alone[where])
     limit = min(theirs.quantile(0.01).item(), COPY)
     close = mine <= limit
@@ -155,6 +160,7 @@ def memory(real: Tensor, fake: Tensor, found: Neighbours, train: Tensor | None =
         targets=len(where[close].unique()),
         nearest=where,
         ratio=mine,
+        nearness=nearness,
         held_out=held_out,
     )
 

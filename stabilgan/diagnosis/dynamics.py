@@ -1,4 +1,4 @@
-"""Dynamics: what series of losses, scores and gradients say about a game. Pure rules on numbers, wherever they come from.
+"""Dynamics: what series of losses, scores and gradients say about a game. Pure rules, wherever the numbers come from.
 
 The same numbers mean opposite things under different losses, so each rule is asked under every loss family that the
 numbers allow (`stabilgan.diagnosis.families`), and a finding is as sure as the families that agree on it are likely.
@@ -39,8 +39,10 @@ ENOUGH = 20
 """Rows of both losses that a clean bill takes."""
 WRONG = Saturation().threshold
 SAME = 1.5e-3
-"""D's mean answers to reals and fakes that are nearer than this on every row are one answer: batches alone, where D sees
-anything, move them further apart. The rounding of four printed digits is within it."""
+"""D's mean answers to reals and fakes that are nearer than this on every row are one answer: where D sees anything,
+batches alone move them further apart. The rounding of four printed digits is within it."""
+SURPRISE = 1e-3
+"""How often noise may look like a rhythm, in one window of one series. No healthy run of the tuning part came near it."""
 NOTHING = 1e-12
 """A learning rate below it moves no weight that float32 can hold."""
 
@@ -70,8 +72,8 @@ def judge_series(columns: Columns, family: str | None = None, *, beliefs: Belief
     """Reads the dynamics of one game.
 
     Args:
-        columns: canonical name -> series; what is used is `d_loss`, `g_loss` (or `g_adv`), `d_loss_real`, `d_loss_fake`,
-            `d_real` and `d_fake` (D's mean answers as printed), `d_fake_after`, `score_real`, `score_fake`, `gp`,
+        columns: canonical name -> series; what is used is `d_loss`, `g_loss` (or `g_adv`), `d_loss_real`,
+            `d_loss_fake`, `d_real` and `d_fake` (D's mean answers as printed), `d_fake_after`, `score_real`, `score_fake`, `gp`,
             `d_grad`, `g_grad`, `accuracy_d`, `fid`, and every name that begins with `lr`.
         family: of the losses, a name of `stabilgan.losses` or an alias; None infers it.
         beliefs: in place of `family`, from `believe`.
@@ -135,7 +137,10 @@ def _undecided(columns: Columns, beliefs: Beliefs, doubts: Sequence[str]) -> str
         return "D's loss is exactly 0 from the first row on: D has not started yet, as in a warm-up of G alone"
     if not beliefs.known:
         share = f"{beliefs.best}, at {beliefs.share[beliefs.best]:.0%}"
-        return f"the loss family is not known (likeliest: {share}), and numbers mean opposite things under different losses; say which it is (--loss, loss=)"
+        return (
+            f"the loss family is not known (likeliest: {share}), and numbers mean opposite things under different losses; "
+            "say which it is (--loss, loss=)"
+        )
     return ""
 
 
@@ -366,7 +371,7 @@ def _constant_answer(columns: Columns, family: str) -> Iterator[Hit]:
     # Jitter of rows next to each other, beyond a straight line; digits printed are rounded to 1e-4 at best.
     jitter = np.abs(np.convolve(d, [0.5, -1.0, 0.5], "valid"))
     smooth = np.concatenate([[jitter[0] < 4e-4 * scale], jitter < 4e-4 * scale, [jitter[-1] < 4e-4 * scale]])
-    costs = [c for c in CHANCE[family]]
+    costs = CHANCE[family]
     if family == "wasserstein":
         near = np.abs(d) < 1e-3
     elif family in ("relativistic", "relativistic_hinge"):
@@ -623,12 +628,12 @@ def _gradients(columns: Columns, family: str) -> Iterator[Hit]:
 
 
 def _circles(columns: Columns, family: str) -> Iterator[Hit]:
-    """The live rule, in windows of the latest 512, 256, 128 and 64 rows, and over the last half in block means, which
-    shows slow circles: one rhythm with the share, the surprise and the amplitude of `Oscillation`. Base 0.85; severity by
-    the share of its size that the rhythm moves the series by."""
+    """The live rule, in windows of the latest 512, 256, 128, 64 and 32 rows, and over the last half in block means, which
+    shows slow circles: one rhythm with the share and the amplitude of `Oscillation`, and too strong for noise (`SURPRISE`).
+    Base 0.85; severity by how far the rhythm moves the series, relative to its size."""
     rule = Oscillation()
     best: Hit | None = None
-    for name in ("d_loss", "g_adv", "g_loss", "d_real", "d_fake"):
+    for name in ("d_loss", "g_adv", "g_loss", "d_real", "d_fake", "d_grad", "g_grad"):
         series = columns.get(name)
         if series is None:
             continue
@@ -639,8 +644,7 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
             at = steps[-window * block :]
             share, excess, amplitude, period = rhythm(torch.from_numpy(part.copy()), cycles=rule.cycles).tolist()
             bins = window // 2 - rule.cycles + 1
-            surprise = math.log(bins * 20 / rule.SURPRISE)  # so many windows of so many series are tried
-            if not (share > rule.share and excess > surprise and amplitude > rule.amplitude):
+            if not (share > rule.share and excess > math.log(bins / SURPRISE) and amplitude > rule.amplitude):
                 continue
             length = period * (at[-1] - at[0]) / max(1, window - 1)
             text = (
@@ -656,7 +660,7 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
 
 
 def _windows(n: int) -> Iterator[tuple[int, int]]:
-    yield from ((w, 1) for w in (512, 256, 128, 64) if n >= w)
+    yield from ((w, 1) for w in (512, 256, 128, 64, 32) if n >= w)
     for window in (512, 256, 128):
         block = n // 2 // window
         if block >= 2:

@@ -43,7 +43,9 @@ class Null:
     """What `against_reals` measured.
 
     Attributes:
-        readings: by name; see `measures`.
+        readings: by name: those of `measures`; spread, the mean distance between two fakes over that between two reals;
+            variety, the effective number of different samples (order-2 Rényi kernel entropy, the median squared distance
+            of the reals for the kernel's width) over that of the reals.
         n: samples of each side.
         k: neighbours.
         splits: how often the reals were split.
@@ -68,7 +70,7 @@ def against_reals(
     fake: Tensor,
     *,
     k: int = NEIGHBOURS,
-    splits: int = 30,
+    splits: int = 20,
     most: int = MOST,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -93,6 +95,11 @@ def against_reals(
     centre = x.mean(0)
     x, y = x - centre, y - centre
     among, across, within = _squares(x, x), _squares(x, y), _squares(y, y)
+    far, width = among.sqrt().fill_diagonal_(0), among.median()
+    alike = (-among / width).exp().fill_diagonal_(1)
+    ours_apart = within.sqrt().fill_diagonal_(0).sum().item() / (n * (n - 1))
+    ours_alike = (-within / width).exp().fill_diagonal_(1).mean().item()
+    among, across, within = among.float(), across.float(), within.float()  # rounded only now: small ones stay small
     among.fill_diagonal_(torch.inf)
     within.fill_diagonal_(torch.inf)
 
@@ -101,10 +108,16 @@ def against_reals(
     for split in range(splits):
         order = torch.randperm(2 * n, generator=rng).to(real.device)
         data, other = order[:n], order[n:]
-        own = among[data[:, None], data]
-        theirs.append(measures(own, among[data[:, None], other], among[other[:, None], other], k))
+        halves = [torch.zeros(2 * n, dtype=far.dtype, device=far.device).index_fill_(0, h, 1) for h in (data, other)]
+        apart = [float(half @ far @ half) / (n * (n - 1)) for half in halves]
+        same = [float(half @ alike @ half) / n**2 for half in halves]
+        own, mine = among[data], across[data]
+        radii = _radii(own[:, data], k)
+        there = measures(radii, own[:, other], _radii(among[other][:, other], k), k)
+        theirs.append(there | {"spread": apart[1] / apart[0], "variety": same[0] / same[1]})
         if split % 4 == 0:
-            ours.append(measures(own, across[data], within, k))
+            here = measures(radii, mine, _radii(within, k), k)
+            ours.append(here | {"spread": ours_apart / apart[0], "variety": same[0] / ours_alike})
         if progress is not None:
             progress(split + 1, splits)
     readings = {name: _compared([r[name] for r in ours], [r[name] for r in theirs]) for name in ours[0]}
@@ -112,40 +125,30 @@ def against_reals(
     return Null(readings, n, k, splits, rows, around)
 
 
-def measures(own: Tensor, across: Tensor, within: Tensor, k: int) -> Readings:
-    """Every measure that squared distances allow.
+def measures(radii: Tensor, across: Tensor, others: Tensor, k: int) -> Readings:
+    """Every measure of fidelity and coverage that squared distances allow.
 
     - precision, recall, density, coverage: as in `stabilgan.metrics.prdc`;
-    - near: precision with balls `WIDER` times as wide, which forgives what is merely a little off;
-    - spread: the mean distance between two fakes over that between two reals;
-    - variety: the effective number of different samples (order-2 Rényi kernel entropy, with the median distance of
-      the reals for the kernel's width) over that of the reals.
+    - near: precision with balls `WIDER` times as wide, which forgives what is merely a little off.
 
     Args:
-        own: (n, n) among the reals, infinite on the diagonal. across: (n, m) real to fake. within: (m, m) among fakes,
-            infinite on the diagonal.
+        radii: (n,) squared, of the reals' balls. across: (n, m) squared, real to fake. others: (m,) of the fakes' balls.
         k: neighbours.
     """
-    radii = own.kthvalue(k, 1).values
     inside = across < radii[:, None]
-    nearest = (across / radii.clamp(min=torch.finfo(across.dtype).tiny)[:, None]).amin(0)
-    width = own[own.isfinite()].median()
-    pairs = len(within) * (len(within) - 1), len(own) * (len(own) - 1)
-    between = [_roots(part) / count for part, count in zip((within, own), pairs, strict=True)]
-    alike = [((-part / width).exp().sum() + len(part)) / len(part) ** 2 for part in (within, own)]
+    tiny = torch.finfo(across.dtype).tiny
+    nearest = (across / radii.clamp(min=tiny)[:, None]).amin(0)
     return {
         "precision": inside.any(0).double().mean().item(),
-        "recall": (across < within.kthvalue(k, 1).values).any(1).double().mean().item(),
-        "density": inside.double().sum(0).mean().item() / k,
+        "recall": (across < others).any(1).double().mean().item(),
+        "density": inside.sum(0).double().mean().item() / k,
         "coverage": inside.any(1).double().mean().item(),
         "near": (nearest <= WIDER**2).double().mean().item(),
-        "spread": (between[0] / between[1]).item(),
-        "variety": (alike[1] / alike[0]).item(),
     }
 
 
-def _roots(squares: Tensor) -> Tensor:
-    return squares.masked_fill(squares.isinf(), 0).sqrt().sum()
+def _radii(squares: Tensor, k: int) -> Tensor:
+    return squares.topk(k, 1, largest=False).values[:, -1]
 
 
 def _squares(x: Tensor, y: Tensor) -> Tensor:

@@ -86,9 +86,10 @@ def games(run: Run, mapping: Mapping[str, str]) -> tuple[list[Game], list[str]]:
             series = run.columns[name].series(name)
             if part.name.startswith("lr"):
                 columns[f"{part.name}:{part.group}" if part.group else part.name] = series
-            elif part.group == group or (part.group == "" and part.name not in OF_D) or not several:
-                if part.name not in columns or part.group == group:
-                    columns[part.name] = series
+                continue
+            mine = part.group == group
+            if mine or not several or (part.group == "" and part.name not in OF_D):
+                columns[part.name] = series if mine else columns.get(part.name, series)
         if "d_loss" not in columns and {"d_loss_real", "d_loss_fake"} <= set(columns):
             columns["d_loss"] = _sum(columns["d_loss_real"], columns["d_loss_fake"])
             notes.append(f"D's loss was taken to be {columns['d_loss'].label}")

@@ -127,7 +127,9 @@ def role(name: str) -> Role | None:
     if kept & {"sign", "signs"}:
         return Role("sign_real") if "real" in kept else Role("sign_fake") if "fake" in kept else None
     real, fake = bool(kept & {"real", "x"}), bool(kept & {"fake", "gz"})
-    if kept & {"score", "scores", "logit", "logits", "out", "output", "outputs", "pred", "prob"} and not loss:
+    if kept & {"score", "scores", "logit", "logits", "out", "output", "outputs", "pred", "prob"} and not (
+        loss and (d or g)
+    ):
         if real and fake:
             return None
         return Role("score_real", _group(w)) if real else Role("score_fake", _group(w)) if fake else None

@@ -60,8 +60,8 @@ def read_log(
             rows = Rows(store, wanted)
             skipped = read_events(files, path, rows)
             return _done(Log(str(given), "TensorBoard event files", store, tuple(rows.names), (), tuple(skipped)))
-    text = open_text(given, progress)
-    return _done(_read_text(text, store, wanted))
+    with open_text(given, progress) as text:
+        return _done(_read_text(text, store, wanted))
 
 
 def _read_text(text: Text, store: Store, wanted: Sequence[str]) -> Log:

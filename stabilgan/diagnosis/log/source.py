@@ -6,7 +6,9 @@ import codecs
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -29,25 +31,26 @@ class Text(NamedTuple):
     notes: list[str]
 
 
-class _Peeked(io.RawIOBase):
-    """A binary stream whose first bytes have been read already."""
+class _Decoded:
+    """A binary stream as text in pieces; counts the bytes that it took from the file."""
 
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self.head, self.rest, self.count = head, rest, 0
+    def __init__(self, head: bytes, binary: Any, encoding: str, tell: Callable[[], None]) -> None:
+        self._head, self._binary, self._tell = head, binary, tell
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> str:
+        """The next characters, about as many as asked for; "" at the end."""
+        while True:
+            data, self._head = self._head or self._binary.read(size), b""
+            self._tell()
+            text = self._decoder.decode(data, final=not data)
+            if text or not data:
+                return text
 
-    def readinto(self, buffer: Any) -> int:
-        data = self.head[: len(buffer)] if self.head else self.rest.read(len(buffer))
-        self.head = self.head[len(data) :] if self.head else b""
-        buffer[: len(data)] = data
-        self.count += len(data)
-        return len(data)
 
-
-def open_text(given: str | os.PathLike[str] | IO[Any], progress: Progress | None = None) -> Text:
-    """Opens a path, or takes an open stream of text or bytes.
+@contextmanager
+def open_text(given: str | os.PathLike[str] | IO[Any], progress: Progress | None = None) -> Iterator[Text]:
+    """Opens a path, or takes an open stream of text or bytes, which stays open.
 
     UTF-8, UTF-16 and UTF-32 with or without a mark, else Latin-1; gzip is undone. Carriage returns end lines, too.
 
@@ -57,41 +60,62 @@ def open_text(given: str | os.PathLike[str] | IO[Any], progress: Progress | None
     if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         try:
-            raw: IO[bytes] = path.open("rb")
+            raw = path.open("rb")
         except FileNotFoundError:
             raise InputError(f"there is no file {given}; give the path of a log, or - for standard input") from None
         except OSError as error:
             raise InputError(f"{given} can't be opened: {error.strerror or error}") from None
-        return _from_bytes(str(given), raw, path.stat().st_size, progress)
+        with raw:
+            yield _from_bytes(str(given), raw, path.stat().st_size, progress)
+        return
     name = str(getattr(given, "name", "the stream"))
-    first = given.read(0)
-    if isinstance(first, str):
-        return _from_text(name, given, [], lambda: None)
-    return _from_bytes(name, given, None, progress)
+    if isinstance(given.read(0), str):
+        yield _from_text(name, given, [])
+    else:
+        yield _from_bytes(name, given, None, progress)
 
 
 def _from_bytes(name: str, raw: IO[bytes], size: int | None, progress: Progress | None) -> Text:
-    head = raw.read(PIECE)
+    counted = _Counted(raw)
+    head = counted.read(1 << 16)
     if not head:
         raise InputError(f"{name} is empty; expected a training log")
-    notes: list[str] = []
-    counted = _Peeked(head, raw)
-    binary: IO[bytes] = io.BufferedReader(counted, PIECE)
+    binary: Any = counted
     if head[:2] == b"\x1f\x8b":
-        binary = gzip.GzipFile(fileobj=binary)  # type: ignore[assignment]
+        counted.pushed = head
+        binary = gzip.GzipFile(fileobj=counted, mode="rb")
         try:
             head = binary.read(1 << 16)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{name} is a damaged gzip file: {error}") from None
-        inner = _Peeked(head, binary)
-        binary = io.BufferedReader(inner, PIECE)
-    encoding = _encoding(head[: 1 << 16])
+    encoding = _encoding(head)
     if encoding is None:
         raise InputError(f"{name} is not text; expected a log (text, CSV, JSON lines, or TensorBoard event files)")
-    if encoding != "utf-8":
-        notes.append(f"read as {encoding}")
-    text = io.TextIOWrapper(binary, encoding=encoding, errors="replace", newline=None)
-    return _from_text(name, text, notes, lambda: progress(counted.count, size) if progress else None)
+    notes = [] if encoding == "utf-8" else [f"read as {encoding}"]
+
+    def tell() -> None:
+        if progress is not None:
+            progress(counted.count, size)
+
+    return _from_text(name, _Decoded(head, binary, encoding, tell), notes)
+
+
+class _Counted(io.RawIOBase):
+    """Counts the bytes read from a stream, and gives back first what was pushed onto it."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw, self.count, self.pushed = raw, 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self.pushed:
+            data, self.pushed = self.pushed, b""
+            return data
+        data = self.raw.read(size) or b""
+        self.count += len(data)
+        return data
 
 
 def _encoding(head: bytes) -> str | None:
@@ -119,20 +143,22 @@ def _encoding(head: bytes) -> str | None:
     return "utf-8"
 
 
-def _from_text(name: str, text: Any, notes: list[str], tell: Callable[[], None]) -> Text:
+def _from_text(name: str, text: Any, notes: list[str]) -> Text:
     head = _read(name, text, 1 << 16)
-    if not head.strip():
+    if not head.strip("\ufeff \t\r\n"):
         raise InputError(f"{name} has nothing in it; expected a training log")
 
     def pieces() -> Iterator[list[str]]:
         piece, rest, cut = head, "", False
         while piece:
-            lines = (rest + piece).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            piece = rest + piece
+            if "\r" in piece:
+                piece = piece.replace("\r\n", "\n").replace("\r", "\n")
+            lines = piece.split("\n")
             rest = lines.pop()
             if len(rest) > LONGEST:
                 rest, cut = rest[:LONGEST], True
             yield lines
-            tell()
             piece = _read(name, text, PIECE)
         if rest:
             yield [rest]
@@ -145,7 +171,7 @@ def _from_text(name: str, text: Any, notes: list[str], tell: Callable[[], None])
 def _read(name: str, text: Any, size: int) -> str:
     try:
         data = text.read(size)
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{name} can't be read to its end: {error}") from None
     except UnicodeError as error:
         raise InputError(f"{name} is not text: {error}") from None

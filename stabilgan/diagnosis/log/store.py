@@ -80,12 +80,13 @@ class Run:
         self.stride: tuple[int, int] | None = None
         self.step, self.base, self.rows, self.used = -1, 0, 0, 0
         self.here: set[str] = set()
-        self.suspended = False
+        self.suspended = self.by_epochs = False
 
     def fits(self, key: tuple[int, int], names: Sequence[str]) -> bool:
         if self.key is None or key > self.key:
             return True
-        return key == self.key and self.here.isdisjoint(names)
+        # Within one epoch there may be many rows; at one iteration there is one of each column.
+        return key == self.key and (self.by_epochs or self.here.isdisjoint(names))
 
     def expects(self, key: tuple[int, int]) -> bool:
         if self.key is None or self.stride is None:
@@ -159,6 +160,7 @@ class Store:
         if not self.placed and run.rows:  # rows before the first place
             run.step = min(run.step, key[1])
         self.placed = True
+        run.by_epochs = self.only_epochs
         if len(self.runs) > 1 or not run.fits(key, names):
             run = self._choose(key, names)
         run.move(key, total)

@@ -21,6 +21,7 @@ from stabilgan.diagnosis.log.store import Store
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])("
     r"[-+]?1\.\#(?:QNAN|SNAN|IND|INF)|"
+    r"\d{1,3}(?:,\d{3})+(?![\d.]|,\d)|"
     r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|"
     r"[-+]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)(?![A-Za-z0-9_])|"
     r"[zZ]ero(?![A-Za-z0-9_])"
@@ -51,7 +52,7 @@ class Plan:
     """What to take from lines of one shape; `pattern` captures just those numbers, in the order of `taken`."""
 
     rows: list[Row]
-    pattern: re.Pattern[str] | None
+    pattern: re.Pattern[str]
     taken: list[int]
 
 
@@ -65,6 +66,8 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         pass
+    if "," in text:  # thousands
+        return float(text.replace(",", ""))
     if "INF" in text.upper():
         return -math.inf if text.startswith("-") else math.inf
     return 0.0 if "ero" in text else math.nan
@@ -92,7 +95,7 @@ class TextReader:
         for line in lines:
             self.lines += 1
             for plan in quick:
-                found = plan.pattern.match(line)  # type: ignore[union-attr]
+                found = plan.pattern.match(line)
                 if found is not None:
                     try:
                         self._take(plan, [float(x) for x in found.groups()])
@@ -124,7 +127,7 @@ class TextReader:
             for row in plan.rows:
                 for name in row.names:
                     self.store.run.columns[name].held = True
-        if not new and plan.pattern is not None and plan not in self._quick and "\x1b" not in line:
+        if not new and plan not in self._quick and "\x1b" not in line:
             self._quick.insert(0, plan)  # a shape that came again
             del self._quick[QUICK:]
 
@@ -160,7 +163,8 @@ class TextReader:
                         row.total = i
                     previous = None
                     continue
-                if role(name) is not None and role(name).name == "d_fake":  # type: ignore[union-attr]
+                answer = role(name)
+                if answer is not None and answer.name == "d_fake":
                     self._column(rows, name + " / after", i)
                 previous = None
                 continue
@@ -197,9 +201,9 @@ class TextReader:
     def _nameless(self, row: Row, lit: str, after: str, i: int, counters: int) -> tuple[str, str] | None:
         """A counter: `[3/200]`, `(3/200)`, `3/200`, or a number that begins a line or a part of it."""
         begins = lit.strip(" \t~#") in ("", ";") and (i == 0 or ";" in lit)
-        bracket = lit.rstrip().endswith(("[", "(")) or begins
+        bracket = lit.rstrip().endswith(("[", "(", "|")) or begins  # a bar ends with |
         if bracket and after.strip() == "/" and counters < 2:
-            if row.epoch is None and row.iteration is None:
+            if row.epoch is None and row.iteration is None and not lit.rstrip().endswith("|"):
                 row.epoch = i
                 return ("epoch", "")
             if row.iteration is None:
@@ -229,7 +233,7 @@ class TextReader:
             {i for r in rows for i in (*r.at, *(p for p in (r.epoch, r.iteration, r.total) if p is not None))}
         )
         if not taken:
-            return Plan(rows, None, [])
+            return Plan(rows, re.compile(r"\Z"), [])
         where = {i: k for k, i in enumerate(taken)}
         for r in rows:
             r.at = [where[i] for i in r.at]

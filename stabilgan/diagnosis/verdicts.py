@@ -1,0 +1,145 @@
+"""From readings of samples to findings: every threshold, and the sentences that carry the numbers."""
+
+from __future__ import annotations
+
+from stabilgan.diagnosis.copies import Memory, Repeats
+from stabilgan.diagnosis.findings import Evidence, Finding
+from stabilgan.diagnosis.null import WIDER, Null
+from stabilgan.diagnosis.regions import Dropped
+
+ALIKE = 0.3
+"""Mode collapse below this spread, relative to the reals: a generator that holds all digits of MNIST reads 0.75 and
+up, one that holds one digit 0.05."""
+MOSTLY = 0.7
+"""Where more of the data than this is left out, it is called mode collapse, and mode dropping below."""
+FAR = 0.15
+"""Where a smaller share of the fakes than this is near the data, nobody can say which part of it they leave out."""
+REPEATED = 0.02
+"""The least share of repeated fakes that matters: a continuous generator repeats none."""
+COPIED = 0.05
+"""The least share of fakes that are near copies, beyond what held-out reals show."""
+NEARER = 0.5
+"""Memorisation where fakes are so many times as far from the training set as new data are (medians)."""
+BLIND = 0.5
+"""No clean bill where a loss of this share of the data would not be seen."""
+
+MEANINGS = {
+    "precision": "of the fakes lie among the reals",
+    "recall": "of the reals lie among the fakes",
+    "density": "is the density of reals around a fake, where 1 is the data's own",
+    "coverage": "of the reals have a fake beside them",
+    "near": f"of the fakes are near the data, within {WIDER:g} times the distance that neighbours keep",
+    "spread": "of the distance that reals keep from each other is what the fakes keep",
+    "variety": "of the reals' effective number of different samples is that of the fakes",
+}
+
+
+def of_null(null: Null) -> dict[str, Evidence]:
+    """What is compared with real samples in the fakes' place, by name."""
+    said = {}
+    for name, r in null.readings.items():
+        value = f"{r.value:.2f}" if name == "density" else f"{r.value:.1%}"
+        said[name] = Evidence(name, r.value, f"{value} {MEANINGS[name]}", r.reference, r.interval, null.origin)
+    return said
+
+
+def of_repeats(again: Repeats) -> Evidence:
+    """How many fakes repeat another one."""
+    text = f"{again.share:.1%} of {again.n} fakes repeat another one; {again.distinct} are exactly different"
+    origin = f"samples within {again.limit:.3g} of each other, 1 % of the distance that neighbouring reals keep"
+    return Evidence("repeated", again.share, text, again.reference, None, origin)
+
+
+def of_memory(copied: Memory) -> Evidence:
+    """How many fakes are copies of training samples."""
+    text = f"{copied.share:.1%} of the fakes are near copies of training samples, {copied.exact:.1%} exact ones"
+    if copied.nearness is not None:
+        text += f"; they lie {copied.nearness:.2g} times as far from the training set as new data do"
+    origin = f"{copied.held_out}; a near copy lies within {copied.limit:.2g} of the distance between neighbours"
+    return Evidence("copied", max(copied.share, copied.exact), text, copied.reference, None, origin)
+
+
+def of_regions(d: Dropped) -> Evidence:
+    """What is left out under one partition."""
+    kind = "classes" if d.centres is None else "regions"
+    what = f"{len(d.cells)} of {sum(n > 0 for n in d.real)} {kind} hold less than a tenth of their due"
+    text = f"{d.mass:.1%} of the data is left out: {what}; a loss of {d.finest:.1%} could have been seen"
+    origin = f"{sum(d.fake)} fakes that are near the data, a Poisson test of each of {len(d.real)} {kind}"
+    return Evidence(f"left out, {len(d.real)} {kind}", d.mass, text, 0.0, (0.0, d.allowed), origin)
+
+
+def judged(null: Null, again: Repeats, copied: Memory, dropped: list[Dropped]) -> tuple[list[Finding], str]:
+    """The findings, and why nothing can be said where there are none."""
+    far = null.readings["near"].value < FAR * null.readings["near"].reference
+    lost = [] if far else [d for d in dropped if d.cells and d.mass >= d.allowed]
+    worst = max(lost, key=lambda d: d.mass, default=None)
+    found = [_collapse(null, again, copied, worst, far), _dropping(null, worst), _memorisation(null, copied, worst)]
+    findings = [f for f in found if f is not None]
+    if any(f.failure == "mode_collapse" and of_repeats(again) not in f.evidence for f in findings):
+        findings = [f for f in findings if f.failure != "mode_dropping"]  # the greater includes the lesser
+    return findings, "" if findings else _undecided(null, dropped, far)
+
+
+def _alike(null: Null) -> bool:
+    spread = null.readings["spread"]
+    return spread.value < ALIKE * min(1.0, spread.interval[0])
+
+
+def _collapse(null: Null, again: Repeats, copied: Memory, worst: Dropped | None, far: bool) -> Finding | None:
+    told, severity, sure = [], 0.0, 0.0
+    said, spread = of_null(null), null.readings["spread"].value
+    if alike := _alike(null):
+        told += [said["spread"], said["variety"]]
+        severity, sure = 1 - spread, _sure(spread, ALIKE, 0.2) * (0.8 if far else 1.0)
+    if worst is not None and (alike or worst.mass >= MOSTLY):
+        told.append(of_regions(worst))
+        severity, sure = max(severity, worst.mass), max(sure, _sure(worst.mass, worst.allowed, 2 * worst.allowed))
+    more = again.share - again.reference
+    if more >= REPEATED and more * again.n >= 3 and copied.exact - copied.exact_reference < COPIED:
+        told.insert(0, of_repeats(again))
+        severity, sure = max(severity, more), max(sure, _sure(more, REPEATED, 0.1))
+    return Finding("mode_collapse", min(1.0, severity), sure, tuple(told)) if told else None
+
+
+def _dropping(null: Null, worst: Dropped | None) -> Finding | None:
+    if worst is None or worst.mass >= MOSTLY or _alike(null):
+        return None
+    sure = _sure(worst.mass, worst.allowed, 2 * worst.allowed)
+    return Finding("mode_dropping", worst.mass, sure, (of_regions(worst), of_null(null)["coverage"]))
+
+
+def _memorisation(null: Null, copied: Memory, worst: Dropped | None) -> Finding | None:
+    exact, close = copied.exact - copied.exact_reference, copied.share - copied.reference
+    if _alike(null) and exact < COPIED:  # one point is near some sample or other
+        return None
+    sure, severity = 0.0, 0.0
+    if max(exact, close) >= COPIED and copied.targets >= 5:
+        sure, severity = _sure(max(exact, close), COPIED, 0.2), max(copied.exact, copied.share)
+    if copied.nearness is not None and copied.nearness < NEARER:
+        sure, severity = max(sure, _sure(copied.nearness, NEARER, 0.3)), max(severity, 1 - copied.nearness)
+    if not severity:
+        return None
+    told = [of_memory(copied)]
+    if copied.exact > 0.99:
+        text = "the fakes are identical to the reals: the same set was given twice, or the generator recites it"
+        told.append(Evidence("identical", copied.exact, text, copied.exact_reference))
+    return Finding("memorisation", min(1.0, severity), sure, tuple(told))
+
+
+def _undecided(null: Null, dropped: list[Dropped], far: bool) -> str:
+    near = null.readings["near"]
+    if far:
+        return (
+            f"only {near.value:.1%} of the fakes are near the data ({near.reference:.0%} of real samples are), so "
+            "nothing can be said about what they leave out; check that reals and fakes had the same preprocessing "
+            "(range, size, channels), and whether the generator is trained at all"
+        )
+    finest = min((d.finest for d in dropped), default=1.0)
+    if finest > BLIND:
+        return f"with {null.n} samples of each side even a loss of half of the data would not be seen; draw more"
+    return ""
+
+
+def _sure(value: float, threshold: float, certain: float) -> float:
+    """½ at the threshold, 0.99 at `certain` and beyond."""
+    return 0.5 + 0.49 * min(1.0, max(0.0, (value - threshold) / (certain - threshold)))
