@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,13 @@ def judge_of(name: str, data_dir: Path | None) -> tuple[Classifier, float]:
     path = cache_dir() / "classifiers" / f"{name}-{key}.pt"
     net = Classifier().eval().requires_grad_(False)
     if path.exists():
-        kept = torch.load(path, weights_only=True)
-        net.load_state_dict(kept["net"])
-        return net, kept["accuracy"]
+        # damaged, or not what was kept there: nothing in it is run, and it is made anew
+        with contextlib.suppress(
+            pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError
+        ):
+            kept = torch.load(path, weights_only=True)
+            net.load_state_dict(kept["net"])
+            return net, float(kept["accuracy"])
     net = train_classifier(images, labels)
     known: dict[str, Any] = {"net": net.state_dict(), "accuracy": accuracy(net, *load(name, data_dir, train=False))}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -238,7 +238,9 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
         InputError: it holds Python objects, is TorchScript, is no such file, or is damaged; in one line.
     """
     head = sniff.head_of(path) if head is None else head
-    zipped = head.startswith(b"PK")
+    zipped, what = head.startswith(b"PK"), sniff.described(head)
+    if what and not zipped and "pickle" not in what:
+        raise InputError(f"{path} is {what}, not a file that torch.save wrote")
     if zipped and is_torchscript(path):
         raise InputError(f"{path} is a TorchScript program, not numbers; as a model, name it in place of a function")
     try:
@@ -249,8 +251,7 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
             "runs code; save tensors alone: torch.save(x, file), torch.save(model.state_dict(), file), or safetensors"
         ) from None
     except Exception as error:  # torch's readers raise RuntimeError, EOFError, KeyError, ... on damaged files
-        what = sniff.described(head)
-        said = f"it is {what}" if what and not zipped and "pickle" not in what else sniff.one_line(error, 120)
+        said = sniff.one_line(error, 120)
         said = "its archive has no end" if "central directory" in said else said
         raise InputError(f"{path} is no file that torch.save wrote, or is damaged or cut short: {said}") from None
 

@@ -66,7 +66,7 @@ def in_zip(path: Path) -> Found:
         raise InputError(f"{path} is not a zip archive that can be read: {sniff.one_line(error)}") from None
     for entry in archive.infolist():
         inner = PurePosixPath(entry.filename)
-        if entry.is_dir() or any(part.startswith(".") or part == "__MACOSX" for part in inner.parts):
+        if entry.is_dir() or any(_hidden(part) for part in inner.parts):
             continue
         if inner.suffix.lower() not in ENDINGS:
             found.others[inner.suffix.lower() or "no ending"] += 1
@@ -110,13 +110,17 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path | None]:
         return
     seen.add((here.st_dev, here.st_ino))
     for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
+        if _hidden(entry.name):
             continue
         path = Path(entry.path)
         if _is_folder(entry):
             yield from _walk(path, seen)
         else:
             yield path
+
+
+def _hidden(name: str) -> bool:
+    return (name.startswith(".") and name not in (".", "..")) or name == "__MACOSX"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -51,6 +51,7 @@ def read(
 
     from PIL import Image
 
+    Image.init()  # here, since threads would get in each other's way
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is checked in decode
         warnings.simplefilter("ignore", UserWarning)  # Pillow's on odd metadata

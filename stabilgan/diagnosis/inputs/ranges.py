@@ -10,7 +10,7 @@ from torch import Tensor
 from stabilgan.diagnosis.inputs.samples import Samples
 
 SLACK = 0.05
-"""How far beyond a range, as a share of its width, a generator without a bounded last layer may go unremarked."""
+"""How far beyond a range values may lie, as a share of its width or of theirs: not every last layer is bounded."""
 STRAYS = 0.02
 """The share of values that may lie further out before another range is looked for."""
 MOST = 2_000_000
@@ -42,7 +42,7 @@ def found(x: Tensor, dtype: str, like: Samples | None = None) -> Range:
         return _whole(low, high, dtype, values)
 
     def holds(bottom: float, top: float) -> bool:
-        slack = SLACK * (top - bottom)
+        slack = SLACK * min(top - bottom, high - low)
         return bool(((values < bottom - slack) | (values > top + slack)).float().mean() <= STRAYS)
 
     seen = f"values from {low:.3g} to {high:.3g}"

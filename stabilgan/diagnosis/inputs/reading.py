@@ -262,7 +262,7 @@ def _exists(path: Path) -> bool:
 
 
 def _absent(path: Path) -> str:
-    if path.is_symlink():
+    if os.path.islink(path):
         return f"{path} is a link to what doesn't exist, or to itself"
     if re.fullmatch(r"[A-Za-z0-9_-]{2,20}(:[a-z]+)?", str(path)):
         return f"there is no file or folder {path}, and {unknown('data set', str(path), datasets.DATASETS)}"

@@ -216,7 +216,7 @@ def _assembled(
         notes.append(f"{len(skipped):,} of {len(names) + len(skipped) - len(gaps):,} rows left out: {_first(skipped)}")
     whole = np.setdiff1d(np.arange(len(names)), np.fromiter(gaps, dtype=np.int64, count=len(gaps)))
     picked, said = chosen(len(whole), limit, seed, "rows")
-    rows = whole[picked]
+    rows = whole[np.asarray(picked, dtype=np.int64)]
     parts, titles = [], []
     for column in used:
         values, title = _values(column, rows)
