@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stabilgan.diagnosis.families import Series
 
@@ -31,31 +32,52 @@ class Column:
         self.held = False
 
     def push(self, step: int, value: float) -> None:
+        """One value; what is between two kept ones still counts for the extremes."""
         n = self.n
         self.n = n + 1
         if value - value != 0 and self.first_bad is None:  # NaN or infinity
             self.first_bad = step
         if self.stride > 1:
-            if value < self.lowest[0]:
+            if value < self.lowest[0] and value != -math.inf:
                 self.lowest = (value, step)
-            if value > self.highest[0]:
+            if value > self.highest[0] and value != math.inf:
                 self.highest = (value, step)
             if n % self.stride:
                 return
         self.steps.append(step)
         self.values.append(value)
         if len(self.values) >= CAPACITY:
-            if self.stride == 1:
-                for pick in (min, max):
-                    value, at = pick(
-                        ((v, s) for v, s in zip(self.values, self.steps, strict=True) if v - v == 0), default=(0.0, -1)
-                    )
-                    if at >= 0 and pick is min:
-                        self.lowest = (value, at)
-                    elif at >= 0:
-                        self.highest = (value, at)
-            self.steps, self.values = self.steps[::2], self.values[::2]
-            self.stride *= 2
+            self._thin()
+
+    def extend(self, steps: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """Many at once, fewer than half the capacity; the same as pushing one by one."""
+        finite = np.isfinite(values)
+        if self.first_bad is None and not finite.all():
+            self.first_bad = int(steps[int(np.argmin(finite))])
+        if self.stride > 1:
+            self._extremes(steps[finite], values[finite])
+        kept = slice(-self.n % self.stride, None, self.stride)
+        self.n += len(values)
+        self.steps.frombytes(np.ascontiguousarray(steps[kept]).tobytes())
+        self.values.frombytes(np.ascontiguousarray(values[kept]).tobytes())
+        if len(self.values) >= CAPACITY:
+            self._thin()
+
+    def _thin(self) -> None:
+        if self.stride == 1:
+            values, steps = np.array(self.values), np.array(self.steps)
+            finite = np.isfinite(values)
+            self._extremes(steps[finite], values[finite])
+        self.steps, self.values = self.steps[::2], self.values[::2]
+        self.stride *= 2
+
+    def _extremes(self, steps: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        if len(values):
+            low, high = int(values.argmin()), int(values.argmax())
+            if values[low] < self.lowest[0]:
+                self.lowest = (float(values[low]), int(steps[low]))
+            if values[high] > self.highest[0]:
+                self.highest = (float(values[high]), int(steps[high]))
 
     def series(self, label: str) -> Series:
         steps, values = np.array(self.steps, dtype=np.int64), np.array(self.values, dtype=np.float64)
@@ -168,6 +190,49 @@ class Store:
         run.used = self.rows
         run.rows += 1
         run.put(names, values)
+
+    def add_block(
+        self,
+        names: Sequence[str],
+        values: NDArray[np.float64],
+        epoch: NDArray[np.float64] | None,
+        iteration: NDArray[np.float64] | None,
+        total: NDArray[np.float64] | None,
+    ) -> bool:
+        """Many rows of the same columns at once; False, and nothing is taken, where they have to go one by one.
+
+        Args:
+            values: (n, len(names)).
+            epoch, iteration, total: (n,) each, or None.
+        """
+        run, n = self.run, len(values)
+        if len(self.runs) > 1 or iteration is None or run.key is None or run.stride is None or run.by_epochs:
+            return False
+        first = np.zeros(n) if epoch is None else epoch
+        if not (np.isfinite(first).all() and np.isfinite(iteration).all()):
+            return False
+        first, second = first.astype(np.int64), iteration.astype(np.int64)
+        before, old = np.concatenate([[run.key[0]], first[:-1]]), np.concatenate([[run.key[1]], second[:-1]])
+        anew = first > before
+        if ((first < before) | (~anew & (second <= old))).any():
+            return False
+        # Where iterations begin anew with an epoch, steps go on, as in `move`.
+        back = anew & (second <= old)
+        if back.any():
+            if total is None or not (total == total[0]).all() or not np.isfinite(total[0]):
+                return False
+            base = run.base + np.cumsum(np.where(back, int(total[0]) * (first - before), 0))
+        else:
+            base = np.full(n, run.base)
+        steps = np.maximum.accumulate(np.maximum(base + second, run.step))
+        run.base, run.key, run.step = int(base[-1]), (int(first[-1]), int(second[-1])), int(steps[-1])
+        run.here = set(names)
+        self.rows += n
+        run.used = self.rows
+        run.rows += n
+        for i, name in enumerate(names):
+            run.columns.setdefault(name, Column()).extend(steps, values[:, i])
+        return True
 
     def _choose(self, key: tuple[int, int], names: Sequence[str]) -> Run:
         alive = [r for r in self.runs if self.rows - r.used <= RECENT and r.fits(key, names)]

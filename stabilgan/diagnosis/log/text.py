@@ -14,6 +14,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
 
 from stabilgan.diagnosis.log.names import role
 from stabilgan.diagnosis.log.store import Store
@@ -34,6 +37,8 @@ _BREAKS = re.compile(r"""[,;|\[\]{}"'\t\n]|\s{2,}|\s-\s|:\s|(?<=[\w)]):(?=[A-Za-
 _HELD = re.compile(r"\b(?:always|constant(?:ly)?|remains?|stays?|stuck|every)\b", re.IGNORECASE)
 SHAPES = 4096
 QUICK = 6
+BLOCK = 512
+"""Lines that are tried at once."""
 
 
 @dataclass
@@ -49,10 +54,12 @@ class Row:
 
 @dataclass
 class Plan:
-    """What to take from lines of one shape; `pattern` captures just those numbers, in the order of `taken`."""
+    """What to take from lines of one shape; `pattern` captures just those numbers, in the order of `taken`, from one line,
+    and `block` from each of many."""
 
     rows: list[Row]
     pattern: re.Pattern[str]
+    block: re.Pattern[str]
     taken: list[int]
 
 
@@ -91,6 +98,32 @@ class TextReader:
 
     def feed(self, lines: Sequence[str]) -> None:
         """Lines without their ends."""
+        for at in range(0, len(lines), BLOCK):
+            some = lines[at : at + BLOCK]
+            if len(some) < BLOCK or not self._quick or not self._whole(self._quick[0], some):
+                self._one_by_one(some)
+
+    def _whole(self, plan: Plan, lines: Sequence[str]) -> bool:
+        """Takes many lines at once, if all are of this shape."""
+        if len(plan.rows) != 1:
+            return False
+        found = plan.block.findall("\n".join(lines))
+        if len(found) != len(lines):
+            return False
+        try:
+            flat = list(map(float, chain.from_iterable(found) if len(plan.taken) > 1 else found))
+        except ValueError:
+            return False
+        values = np.array(flat).reshape(len(lines), len(plan.taken))
+        row = plan.rows[0]
+        places = [None if i is None else values[:, i] for i in (row.epoch, row.iteration, row.total)]
+        if not self.store.add_block(row.names, values[:, row.at], *places):
+            return False
+        self.lines += len(lines)
+        self.with_numbers += len(lines)
+        return True
+
+    def _one_by_one(self, lines: Sequence[str]) -> None:
         quick = self._quick
         for line in lines:
             self.lines += 1
@@ -233,7 +266,8 @@ class TextReader:
             {i for r in rows for i in (*r.at, *(p for p in (r.epoch, r.iteration, r.total) if p is not None))}
         )
         if not taken:
-            return Plan(rows, re.compile(r"\Z"), [])
+            nothing = re.compile(r"\Z")
+            return Plan(rows, nothing, nothing, [])
         where = {i: k for k, i in enumerate(taken)}
         for r in rows:
             r.at = [where[i] for i in r.at]
@@ -241,7 +275,8 @@ class TextReader:
         pieces = [re.escape(shape[0])]
         for i, lit in enumerate(shape[1:]):
             pieces += [r"([-+\w.]+)" if i in where else r"[-+\w.#]+", re.escape(lit)]
-        return Plan(rows, re.compile("".join(pieces) + r"\Z"), taken)
+        body = "".join(pieces)
+        return Plan(rows, re.compile(body + r"\Z"), re.compile(f"^{body}$", re.MULTILINE), taken)
 
 
 def _name(lit: str) -> str:
