@@ -27,6 +27,8 @@ from stabilgan.detectors.saturation import wrongness
 CHECKPOINTS = 20
 JUDGED = {"ring": 2000, "grid": 2000, "mnist": 600}
 """Samples that a checkpoint judges; the last one judges 2,000."""
+EVERY = 5
+"""Steps between two lines of a log."""
 COLUMNS = ("d_loss", "g_loss", "d_real", "d_fake", "d_fake_after", "d_grad", "g_grad", "lr_d", "lr_g")
 
 
@@ -265,9 +267,9 @@ def rms(x: Tensor) -> float:
 
 
 def text_log(run: Run, columns: dict[str, np.ndarray]) -> str:
-    """The log as the DCGAN example prints it; a run with a schedule prints its rate too."""
+    """The log as the DCGAN example prints it, a line every five steps; a run with a schedule prints its rate too."""
     lines, per_epoch = [], max(run.steps // 5, 1)
-    every = 20 if run.workload != "mnist" else 10
+    every = EVERY
     for i in range(0, run.steps, every):
         c = {name: values[i] for name, values in columns.items()}
         line = (

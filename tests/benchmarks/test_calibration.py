@@ -122,7 +122,7 @@ def test_a_nan_put_into_a_batch_is_seen_at_its_step() -> None:
 def test_the_log_is_printed_as_people_print_it() -> None:
     columns = {name: np.full(40, 0.5) for name in play.COLUMNS}
     lines = play.text_log(TINY, columns).splitlines()
-    assert lines[1] == "[2/5][4/8]\tLoss_D: 0.5000\tLoss_G: 0.5000\tD(x): 0.5000\tD(G(z)): 0.5000 / 0.5000"
+    assert lines[4] == "[2/5][4/8]\tLoss_D: 0.5000\tLoss_G: 0.5000\tD(x): 0.5000\tD(G(z)): 0.5000 / 0.5000"
     assert "lr: 5.000e-01" in play.text_log(replace(TINY, schedule="linear"), columns)
 
 
