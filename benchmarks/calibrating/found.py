@@ -46,35 +46,29 @@ def in_series(folder: Path, run: Mapping[str, Any]) -> Found:
 
 def in_samples(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
     """What is found in samples.npz against held-out reals, and against the training set where that is small."""
-    from stabilgan.diagnosis.features import embed
     from stabilgan.diagnosis.inputs import load
-    from stabilgan.diagnosis.samples import judge_samples
+    from stabilgan.diagnosis.samples import diagnose_samples
 
     real = load(shared / f"{run['workload']}.npz")
     fake = load(folder / "samples.npz", like=real, allow_nonfinite=True)
-    seen = embed(real, fake)
-    train = None
-    if (folder / "train.npz").exists():
-        train = embed(real, load(folder / "train.npz", like=real, least=1)).fake
-    said = judge_samples(seen.real, seen.fake, train=train)
-    return of(Diagnosis(str(folder), "samples", tuple(said.findings), undecided=said.undecided))
+    small = folder / "train.npz"
+    train = load(small, like=real, least=1) if small.exists() else None
+    return of(diagnose_samples(real, fake, train=train))
 
 
 def in_model(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
     """What is found in the generator and the discriminator, built by `calibration.py`, loaded from their files."""
-    from stabilgan import diagnose
+    from stabilgan.diagnosis.inputs import load
+    from stabilgan.diagnosis.model import diagnose_model
+    from stabilgan.diagnosis.models import load_discriminator, load_generator
 
     script = Path(__file__).parents[1] / "calibration.py"
-    return of(
-        diagnose(
-            "model",
-            target=f"{script}:generator:run={folder.name}",
-            weights=str(folder / "generator.safetensors"),
-            data=str(shared / f"{run['workload']}.npz"),
-            discriminator=f"{script}:discriminator:run={folder.name}",
-            discriminator_weights=str(folder / "discriminator.safetensors"),
-        )
+    g, d = (
+        make(f"{script}:{name}:run={folder.name}", folder / f"{name}.safetensors")
+        for make, name in ((load_generator, "generator"), (load_discriminator, "discriminator"))
     )
+    real = load(shared / f"{run['workload']}.npz")
+    return of(diagnose_model(g, real, discriminator=d, loss=run["family"]))
 
 
 def live(folder: Path) -> Found:

@@ -240,7 +240,7 @@ def _round(path: np.ndarray) -> tuple[float, float, float]:
 
 
 def _between_lines(path: np.ndarray) -> bool:
-    """Whether the rounds are quicker than four lines of a log, which are five steps apart: losses go round twice as fast as G's mean."""
+    """Whether the rounds are quicker than four lines of a log: losses go round twice as fast as G's mean."""
     return len(path) >= 64 and _round(path)[2] < 4 * 5
 
 
