@@ -10,6 +10,7 @@ from stabilgan._version import __version__
 
 if TYPE_CHECKING:
     from stabilgan.detectors import Alarm, Collapse, Detector, Divergence, Oscillation, Reading, Saturation, Watch
+    from stabilgan.diagnosis.api import diagnose
     from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
     from stabilgan.trainer import Trainer
     from stabilgan.tricks import (
@@ -35,6 +36,7 @@ _HOMES = {
         "Saturation",
         "Watch",
     ),
+    "stabilgan.diagnosis.api": ("diagnose",),
     "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Game", "Trick", "attach"),
     "stabilgan.trainer": ("Trainer",),
     "stabilgan.tricks": (
@@ -77,6 +79,7 @@ __all__ = [
     "Workload",
     "__version__",
     "attach",
+    "diagnose",
 ]
 
 

@@ -14,6 +14,7 @@ from stabilgan._version import __version__
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def plainly(function: Callable[P, R]) -> Callable[P, R]:
@@ -132,3 +133,113 @@ def list_(kind: str | None, as_json: bool) -> None:
     from stabilgan import catalogue
 
     catalogue.show(kind, as_json)
+
+
+def options_of(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in their order."""
+
+    def decorated(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
+
+
+reporting = options_of(
+    click.option("--strict", is_flag=True, help="Make an error of what would be skipped or converted."),
+    click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON, and nothing else."),
+    click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with pictures to FILE."),
+    click.option(
+        "--fail-on",
+        default="any",
+        show_default=True,
+        metavar="FAILURES",
+        help="What makes the exit code 1: any, never, or failures with commas (mode_collapse,memorisation).",
+    ),
+)
+comparing = options_of(
+    click.option("--train", metavar="DATA", help="What the generator was trained on: copies of it are looked for."),
+    click.option(
+        "--features",
+        default="auto",
+        show_default=True,
+        help="pixels, classifier, edges, inception, dinov2, module:callable, or file:saved.npz.",
+    ),
+    click.option(
+        "--weights-dir", type=click.Path(path_type=Path), help="Folder with the weights of inception or dinov2."
+    ),
+    click.option("--labels", help="The array or column with the labels of the real samples."),
+    click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads on a CPU.  [default: torch's own]"),
+    click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        envvar="STABILGAN_DATA",
+        help="Where known data sets lie, in torchvision's layout.  [env: STABILGAN_DATA]",
+    ),
+)
+losing = click.option("--loss", help="The family of the losses: logistic (bce), hinge, least_squares, wasserstein, ...")
+
+
+@main.group(cls=Suggesting)
+def diagnose() -> None:
+    """Finds out whether a GAN has failed, and how: from samples, from a model, or from a log.
+
+    Exit code 0: healthy, or it can't be told. 1: a problem was found. 2: the input can't be used.
+    """
+
+
+@diagnose.command()
+@click.argument("real")
+@click.argument("fake")
+@comparing
+@click.option("--save-features", type=click.Path(path_type=Path), help="Keep the features in an .npz, for file:.")
+@reporting
+@plainly
+def samples(**options: Any) -> None:
+    """Compares FAKE samples with REAL ones that training did not see.
+
+    Each is a folder of images, an .npy, .npz, .pt, .safetensors, .csv or .parquet file, or a data set by name (mnist).
+    """
+    from stabilgan.diagnosis import command
+
+    sys.exit(command.run("samples", **options))
+
+
+@diagnose.command()
+@click.argument("target")
+@click.option("--weights", type=click.Path(path_type=Path), help="The generator's state dict: .pt, .pth, .safetensors.")
+@click.option("--data", required=True, help="Real samples, as for `diagnose samples`.")
+@click.option("--discriminator", metavar="TARGET", help="The discriminator: its scores and gradients are read.")
+@click.option("--discriminator-weights", type=click.Path(path_type=Path), help="Its state dict.")
+@click.option("--latent", type=click.IntRange(min=1), help="Length of a latent.  [default: found]")
+@click.option("--samples", "n", type=click.IntRange(min=1), help="How many to draw.  [default: 2500]")
+@losing
+@comparing
+@reporting
+@plainly
+def model(**options: Any) -> None:
+    """Draws from a generator and compares with data; asks the generator, and its discriminator, themselves.
+
+    TARGET builds it (package.module:callable or file.py:callable, whose code is run), or is a TorchScript, torch.export
+    or ONNX file.
+    """
+    from stabilgan.diagnosis import command
+
+    sys.exit(command.run("model", **options))
+
+
+@diagnose.command()
+@click.argument("log")
+@click.option("--map", "mapping", multiple=True, metavar="PART=COLUMN", help="Says what a column is: d_loss=Loss_D.")
+@losing
+@reporting
+@plainly
+def log(**options: Any) -> None:
+    """Reads the dynamics in a training log: text, CSV, JSON lines, TensorBoard events; - is standard input."""
+    from stabilgan.diagnosis import command
+
+    sys.exit(command.run("log", **options))

@@ -44,8 +44,8 @@ class Null:
 
     Attributes:
         readings: by name: those of `measures`; spread, the mean distance between two fakes over that between two reals;
-            variety, the effective number of different samples (order-2 Rényi kernel entropy, the median squared distance
-            of the reals for the kernel's width) over that of the reals.
+            variety, the effective number of different samples (order-2 Rényi kernel entropy, of which the kernel's width
+            is the median distance of reals) over that of the reals.
         n: samples of each side.
         k: neighbours.
         splits: how often the reals were split.
@@ -132,7 +132,7 @@ def measures(radii: Tensor, across: Tensor, others: Tensor, k: int) -> Readings:
     - near: precision with balls `WIDER` times as wide, which forgives what is merely a little off.
 
     Args:
-        radii: (n,) squared, of the reals' balls. across: (n, m) squared, real to fake. others: (m,) of the fakes' balls.
+        radii: (n,) of the reals' balls. across: (n, m), real to fake. others: (m,) of the fakes' balls. All squared.
         k: neighbours.
     """
     inside = across < radii[:, None]

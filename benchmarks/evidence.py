@@ -1,0 +1,54 @@
+"""Writes what the published records say of each arm into the package, for the reports of a diagnosis.
+
+python benchmarks/evidence.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("mnist", "ring")
+TARGET = ROOT / "stabilgan" / "diagnosis" / "evidence.json"
+
+
+def collected() -> list[dict[str, Any]]:
+    """One entry for each arm of each published bench, compared with the arm without tricks."""
+    found = []
+    for folder in FOLDERS:
+        path = f"benchmarks/results/{folder}"
+        for bench in json.loads((ROOT / path / "summary.json").read_text())["benches"]:
+            plain = next(arm for arm in bench["arms"] if arm["name"] == "none")
+            found += [entry(bench, arm, plain, path) for arm in bench["arms"] if arm["name"] != "none"]
+    return found
+
+
+def entry(bench: dict[str, Any], arm: dict[str, Any], plain: dict[str, Any], path: str) -> dict[str, Any]:
+    """What a report says of an arm."""
+    compared = arm["readings"][bench["primary"]]["comparison"]
+    return {
+        "arm": arm["name"],
+        "workload": bench["workload"],
+        "steps": bench["steps"],
+        "runs": arm["judged"],
+        "successes": arm["successes"],
+        "plain_runs": plain["judged"],
+        "plain_successes": plain["successes"],
+        "reading": bench["primary"],
+        "difference": round(compared["difference"], 3),
+        "interval": [round(x, 3) for x in compared["interval"]],
+        "slowdown": round(arm["slowdown"], 2),
+        "verdict": arm["verdict"],
+        "records": path,
+    }
+
+
+def written() -> str:
+    """The file as it should be."""
+    return json.dumps(collected(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(written())
