@@ -193,12 +193,18 @@ def show_truth(root: Path, part: str) -> None:
         click.echo(f"{kind}: " + ", ".join(f"{what} {n}" for (k, what), n in sorted(counted.items()) if k == kind))
 
 
-def _diagnose(job: tuple[dict[str, Any], Path, tuple[str, ...]]) -> dict[str, Any]:
+def _diagnose(job: tuple[dict[str, Any], Path, tuple[str, ...], bool]) -> dict[str, Any]:
     from calibrating import found, truth
 
-    run, shared, ways = job
-    verdicts = run["truth"]["failures"]
-    said = found.everything(run["folder"], run["run"], shared, ways)
+    run, shared, ways, resume = job
+    verdicts, kept = run["truth"]["failures"], run["folder"].parent / "found" / f"{run['id']}.json"
+    said = json.loads(kept.read_text()) if kept.exists() else {}
+    todo = tuple(way for way in ways if not (resume and way in said))
+    said |= found.everything(run["folder"], run["run"], shared, todo)
+    kept.parent.mkdir(exist_ok=True)
+    kept.with_suffix(".new").write_text(json.dumps(said))
+    os.replace(kept.with_suffix(".new"), kept)
+    said = {way: said[way] for way in ways}
     for failure, named in said.get("live", {"failures": {}})["failures"].items():
         if failure in ("mode_collapse", "mode_dropping"):
             named["true_then"] = truth.at_the_time(run, named["onset"])
@@ -219,12 +225,13 @@ def _diagnose(job: tuple[dict[str, Any], Path, tuple[str, ...]]) -> dict[str, An
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--way", "ways", multiple=True, help="Only this way in; may be repeated.")
 @click.option("--only", default="", help="Only runs whose id holds this regular expression; nothing is kept.")
+@click.option("--resume", is_flag=True, help="Take answers that are there already, of whatever version of the code.")
 @click.option("--errors/--no-errors", default=True, show_default=True, help="List what went wrong.")
-def diagnose(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str, errors: bool) -> None:
+def diagnose(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str, resume: bool, errors: bool) -> None:
     """Diagnoses every run of a part by every way in, keeps the answers, and prints the rates."""
     from calibrating import found, report
 
-    lines = _lines(root, part, jobs, ways or found.WAYS, only)
+    lines = _lines(root, part, jobs, ways or found.WAYS, only, resume)
     if not ways and not only:
         _keep(part, lines)
     click.echo(report.table(part, report.summary(lines)))
@@ -232,11 +239,13 @@ def diagnose(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str,
         click.echo(f"{way:18s} {what:30s} {failure:24s} {run}")
 
 
-def _lines(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str = "") -> list[dict[str, Any]]:
+def _lines(
+    root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str = "", resume: bool = False
+) -> list[dict[str, Any]]:
     from rich.progress import track
 
     runs = [run for run in known(root / part).values() if re.search(only, run["id"])]
-    work = [(run, root / "shared", ways) for run in runs]
+    work = [(run, root / "shared", ways, resume) for run in runs]
     with _workers(jobs) as each:
         return list(track(each(_diagnose, work), f"diagnosing {part}", total=len(work)))
 
@@ -285,8 +294,9 @@ def write_report() -> None:
 @click.argument("root", type=click.Path(path_type=Path, exists=True))
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--again", is_flag=True, help="Although the test part was used before.")
+@click.option("--resume", is_flag=True, help="Go on where it was stopped.")
 @click.pass_context
-def once(context: click.Context, root: Path, jobs: int, again: bool) -> None:
+def once(context: click.Context, root: Path, jobs: int, again: bool, resume: bool) -> None:
     """Everything at the very end: diagnoses both parts, the test part for the first time, and reports."""
     from calibrating import found
 
@@ -294,7 +304,7 @@ def once(context: click.Context, root: Path, jobs: int, again: bool) -> None:
         raise click.ClickException(f"{RESULTS / 'test.jsonl'} is there: the test part was used; --again uses it again")
     context.invoke(records, root=root)
     for part in plan.PARTS:
-        _keep(part, _lines(root, part, jobs, found.WAYS))
+        _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
     context.invoke(write_report)
 
 
@@ -304,7 +314,7 @@ def show_constructed(quick: bool) -> None:
     """Failures with exact answers: modes dropped, samples repeated, spread shrunk; and reals against reals."""
     from calibrating import constructed
 
-    found = constructed.study(repeats=2 if quick else 10, nulls=10 if quick else 100)
+    found = constructed.study(repeats=2 if quick else 5, nulls=10 if quick else 100)
     if not quick:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "constructed.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -62,7 +62,7 @@ def worst(diagnosis: Diagnosis) -> float:
     return max((f.severity for f in diagnosis.findings), default=0.0)
 
 
-def study(repeats: int = 10, nulls: int = 100) -> dict[str, Any]:
+def study(repeats: int = 5, nulls: int = 100) -> dict[str, Any]:
     """Severity at each strength of each failure, the mean over draws, and how often reals alone raise an alarm."""
     found: dict[str, Any] = {}
     for name, (make, strengths) in STUDIES.items():
