@@ -9,7 +9,8 @@ How sure: each rule states a base. Where a rule needs rows to be sure, what it s
 up to ten rows; a constant that settles a log by itself counts fully from the first. What is under `SURE` in the end is
 no finding, but keeps the answer from being "healthy".
 How bad: 1 where nothing is left to learn from (NaN, exact constants, a clamped log), else stated with each rule.
-When: a state lasts if, from its onset on, nine rows of ten and most of the last ten are in it.
+When: a state lasts if, from its onset on, nine rows of ten and most of the last ten (of a shorter
+log, of its last half) are in it.
 """
 
 from __future__ import annotations
@@ -164,8 +165,9 @@ def _rows(rows: int) -> float:
 
 
 def _lasting(flags: NDArray[np.bool_], least: int = 1) -> int | None:
-    """The index from which a state lasts: nine of ten flags from there on are set, and most of the last ten."""
-    if len(flags) < least or flags[-10:].mean() < 0.6:
+    """The index from which a state lasts: nine of ten flags from there on are set, and most at the end."""
+    late = max(1, min(10, len(flags) // 2))
+    if len(flags) < least or flags[-late:].mean() < 0.6:
         return None
     share = np.cumsum(flags[::-1])[::-1] / np.arange(len(flags), 0, -1)
     at = np.flatnonzero(flags & (share >= 0.9))

@@ -73,6 +73,7 @@ class Series:
         seen: how many values there were before they were thinned out; 0 where none were.
         first_bad: the step of the first NaN or infinity, exact even where the series was thinned; None without one.
         held: somebody said in words that it stays as it is ("always", "remains at").
+        digits: decimals that were printed; None where nothing was printed.
     """
 
     step: NDArray[np.int64]
@@ -81,6 +82,7 @@ class Series:
     seen: int = 0
     first_bad: int | None = None
     held: bool = False
+    digits: int | None = None
 
     @classmethod
     def of(cls, value: object, step: object = None, label: str = "") -> Series:
@@ -295,6 +297,23 @@ def _links(columns: Columns) -> Iterator[Clue]:
             yield f"G's loss follows D's answer to fakes as in the {family} loss", {family: 8.0}, 0.5
 
 
+def _tails(columns: Columns) -> Iterator[Clue]:
+    """D's loss on fakes and G's loss are two ends of one score: under logistic losses, D pays at least about exp(-g).
+
+    Taken with a factor of ten to spare, for D's own step lies between the two; terms that were added to G's loss only
+    lower the bound.
+    """
+    if not {"d_loss", "g_loss"} <= set(columns) or columns["d_loss"].digits is None:
+        return
+    d, g = aligned(columns, ("d_loss", "g_loss"))
+    ok = np.isfinite(d) & np.isfinite(g) & (d >= 0)
+    if not ok.any():
+        return
+    rounding = 0.5 * 10.0 ** -columns["d_loss"].digits
+    if (d[ok] + rounding < 0.1 * np.exp(-np.maximum(g[ok], 0))).mean() > 0.5:
+        yield "D pays less than G's loss allows under logistic losses", {"logistic": 0.01, "relativistic": 0.01}, 1.0
+
+
 def _starts(columns: Columns) -> Iterator[Clue]:
     d, g = _finite(columns, "d_loss"), _finite(columns, "g_loss")
     if len(d) < 3 or "gp" in columns:
@@ -368,6 +387,7 @@ CLUES: tuple[Callable[[Columns], Iterator[Clue]], ...] = (
     _printed,
     _bounds,
     _links,
+    _tails,
     _starts,
     _clamped,
     _sizes,

@@ -22,7 +22,7 @@ RECENT = 64
 class Column:
     """Steps and values of one column, evenly thinned; its extremes and its first NaN stay exact."""
 
-    __slots__ = ("first_bad", "held", "highest", "lowest", "n", "steps", "stride", "values")
+    __slots__ = ("digits", "first_bad", "held", "highest", "lowest", "n", "steps", "stride", "values")
 
     def __init__(self) -> None:
         self.steps, self.values = array("q"), array("d")
@@ -30,6 +30,7 @@ class Column:
         self.first_bad: int | None = None
         self.lowest, self.highest = (math.inf, 0), (-math.inf, 0)
         self.held = False
+        self.digits: int | None = None
 
     def push(self, step: int, value: float) -> None:
         """One value; what is between two kept ones still counts for the extremes."""
@@ -89,7 +90,7 @@ class Column:
                         values[at] = value
                     else:
                         steps, values = np.insert(steps, at, step), np.insert(values, at, value)
-        return Series(steps, values, label, self.n, self.first_bad, self.held)
+        return Series(steps, values, label, self.n, self.first_bad, self.held, self.digits)
 
 
 class Run:

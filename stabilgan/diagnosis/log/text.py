@@ -156,10 +156,14 @@ class TextReader:
         if not plan.taken:
             return
         self._take(plan, [number(parts[2 * i + 1]) for i in plan.taken])
-        if _HELD.search(line):
-            for row in plan.rows:
-                for name in row.names:
-                    self.store.run.columns[name].held = True
+        held = _HELD.search(line) is not None
+        for row in plan.rows:
+            for name, at in zip(row.names, row.at, strict=True):
+                column = self.store.run.columns[name]
+                column.held = column.held or held
+                decimals = _decimals(parts[2 * plan.taken[at] + 1])
+                if decimals is not None:
+                    column.digits = max(decimals, column.digits or 0)
         if not new and plan not in self._quick and "\x1b" not in line:
             self._quick.insert(0, plan)  # a shape that came again
             del self._quick[QUICK:]
@@ -277,6 +281,16 @@ class TextReader:
             pieces += [r"([-+\w.]+)" if i in where else r"[-+\w.#]+", re.escape(lit)]
         body = "".join(pieces)
         return Plan(rows, re.compile(body + r"\Z"), re.compile(f"^{body}$", re.MULTILINE), taken)
+
+
+def _decimals(text: str) -> int | None:
+    """How many decimals were printed: of 0.0000 four, of 1.2e-04 five.
+
+    >>> _decimals("0.0000"), _decimals("1.2e-04"), _decimals("nan")
+    (4, 5, None)
+    """
+    found = re.fullmatch(r"[-+]?\d*\.?(\d*)(?:[eE]([-+]?\d+))?", text)
+    return None if found is None else max(0, len(found.group(1)) - int(found.group(2) or 0))
 
 
 def _name(lit: str) -> str:
