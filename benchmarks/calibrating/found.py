@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from calibrating import nets
 from stabilgan.diagnosis import Diagnosis, InputError
 
 WAYS = ("log", "log, family told", "series", "samples", "model", "live")
@@ -63,10 +64,9 @@ def in_model(folder: Path, run: Mapping[str, Any], shared: Path) -> Found:
     from stabilgan.diagnosis.models import load_discriminator, load_generator
 
     script = Path(__file__).parents[1] / "calibration.py"
-    g, d = (
-        make(f"{script}:{name}:run={folder.name}", folder / f"{name}.safetensors")
-        for make, name in ((load_generator, "generator"), (load_discriminator, "discriminator"))
-    )
+    target = f"{script}:{{}}:run={folder.name}"
+    g = load_generator(target.format("generator"), folder / "generator.safetensors", latent=nets.LATENT)
+    d = load_discriminator(target.format("discriminator"), folder / "discriminator.safetensors")
     real = load(shared / f"{run['workload']}.npz")
     return of(diagnose_model(g, real, discriminator=d, loss=run["family"]))
 
