@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from stabilgan.bench.pictures import COLOURS
+from stabilgan.diagnosis.regions import COARSE
 
 REAL, FAKE, LOST = "#9aa5b1", COLOURS[0], COLOURS[1]
 GRID = 8
@@ -137,11 +138,14 @@ def scores(real: Tensor, fake: Tensor) -> Picture:
 
 
 def _histogram(figures: Mapping[str, Any]) -> Picture | None:
-    """The share of each class, or of each region of the finest partition, of both sides; what is left out marked."""
+    """The share of each class, or of each region of the partition that was judged; what is left out marked."""
     found = figures.get("regions", [])
     if not found:
         return None
-    chosen = next((r for r in found if r["labels"]), max(found, key=lambda r: len(r["real"]) * (len(r["real"]) <= 32)))
+    lossy = [r for r in found if r["counts"]]
+    named = next((r for r in found if r["labels"]), None)
+    coarse = max(found, key=lambda r: len(r["real"]) * (len(r["real"]) <= COARSE))
+    chosen = named or max(lossy, key=lambda r: r["mass"], default=coarse)
     names = figures.get("classes") or ()
     real, fake = (np.array(chosen[side]) / max(1, sum(chosen[side])) for side in ("real", "fake"))
     order = np.arange(len(real)) if chosen["labels"] else np.argsort(-real)
@@ -149,7 +153,7 @@ def _histogram(figures: Mapping[str, Any]) -> Picture | None:
     axes, at = figure.subplots(), np.arange(len(real))
     axes.bar(at - 0.2, real[order], 0.4, color=REAL, label="real")
     axes.bar(at + 0.2, fake[order], 0.4, color=FAKE, label="generated")
-    lost = [place for place, region in enumerate(order) if region in chosen["cells"]]
+    lost = [place for place, region in enumerate(order) if chosen["counts"] and region in chosen["cells"]]
     axes.plot(lost, [0] * len(lost), "v", color=LOST, ms=8, clip_on=False, label="left out" if lost else None)
     kind = "class" if chosen["labels"] else "region"
     if chosen["labels"] and len(names) == len(real):

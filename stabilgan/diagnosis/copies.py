@@ -78,6 +78,7 @@ class Memory:
         targets: how many different training samples the near ones repeat.
         nearest: (M,) the training sample nearest to each fake.
         ratio: (M,) of each fake.
+        trained: a training set was given.
         nearness: the median distance of fakes from the training set over that of held-out reals; None without `train`.
         held_out: where the reference comes from.
     """
@@ -90,6 +91,7 @@ class Memory:
     targets: int
     nearest: Tensor
     ratio: Tensor
+    trained: bool
     nearness: float | None
     held_out: str
 
@@ -160,6 +162,7 @@ def memory(real: Tensor, fake: Tensor, found: Neighbours, train: Tensor | None =
         targets=len(where[close].unique()),
         nearest=where,
         ratio=mine,
+        trained=train is not None,
         nearness=nearness,
         held_out=held_out,
     )

@@ -18,6 +18,8 @@ from stabilgan.diagnosis.samples import Progress, diagnose_samples
 DRAWN = 2500
 IGNORED = 0.02
 """The latent is ignored where its outputs differ by less than this share of what reals do; 0.1 and more is healthy."""
+GROWN = 10.0
+"""Samples that are so many times as far from the data's middle as the data are have diverged."""
 EXPLAINED = 0.05
 """It is ignored, too, where it explains less of the variance than this, and something else explains it."""
 
@@ -68,6 +70,8 @@ def diagnose_model(
     figures: dict[str, Any] = dict(found.figures)
     real, fake = matched(data, fake, strict=strict)
     rows, ours = real.x.flatten(1), fake.x.flatten(1)
+    if grown := _grown(rows, ours):
+        findings.append(grown)
     if bool(ours.isfinite().all()):
         asked, told, more = _probed(generator, rows, ours, fake, seed)
         findings += asked
@@ -93,6 +97,16 @@ def diagnose_model(
         undecided="" if findings else found.undecided,
         figures=figures,
     )
+
+
+def _grown(rows: Tensor, ours: Tensor) -> Finding | None:
+    middle = rows.double().mean(0)
+    real, fake = ((part.double() - middle).square().sum(1).median().sqrt().item() for part in (rows, ours))
+    if not fake > GROWN * real:
+        return None
+    text = f"samples lie {fake / real:.3g} times as far from the middle of the data as the data do (median)"
+    told = Evidence("size of samples", fake / real, text, 1.0, (0.0, GROWN), f"{len(ours)} samples")
+    return Finding("divergence", min(1.0, 0.5 + fake / real / 200), 0.8, (told,))
 
 
 def _probed(

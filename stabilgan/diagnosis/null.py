@@ -43,9 +43,9 @@ class Null:
     """What `against_reals` measured.
 
     Attributes:
-        readings: by name: those of `measures`; spread, the mean distance between two fakes over that between two reals;
-            variety, the effective number of different samples (order-2 Rényi kernel entropy, of which the kernel's width
-            is the median distance of reals) over that of the reals.
+        readings: by name: those of `measures`; spread, the mean distance between two fakes over that between two
+            reals; variety, the effective number of different samples (order-2 Rényi kernel entropy, the kernel as wide
+            as the median distance of reals) over that of the reals.
         n: samples of each side.
         k: neighbours.
         splits: how often the reals were split.

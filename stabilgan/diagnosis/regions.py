@@ -53,6 +53,11 @@ class Dropped:
     finest: float
 
     @property
+    def counts(self) -> bool:
+        """Whether more is left out than is allowed."""
+        return bool(self.cells) and self.mass >= self.allowed
+
+    @property
     def allowed(self) -> float:
         """The share of the data that a healthy but imperfect generator may lose this way."""
         border = 0.0 if math.isnan(self.border) else self.border

@@ -98,7 +98,7 @@ def _beside(e: Evidence) -> str:
     if e.reference is not None:
         parts.append(f"reference {number(e.reference)}")
     if e.interval is not None:
-        parts.append(f"healthy {bounds(e)}")
+        parts.append(f"range {bounds(e)}")
     if e.origin:
         parts.append(e.origin)
     return f" ({'; '.join(parts)})" if parts else ""
@@ -107,7 +107,7 @@ def _beside(e: Evidence) -> str:
 def _readings(diagnosis: Diagnosis) -> RenderableType:
     table = Table(title="All readings", title_justify="left", expand=False, pad_edge=False)
     table.add_column("reading")
-    for column in ("value", "reference", "healthy"):
+    for column in ("value", "reference", "range"):
         table.add_column(column, justify="right")
     table.add_column("what it says", overflow="fold")
     for e in diagnosis.evidence:

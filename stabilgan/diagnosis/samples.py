@@ -85,8 +85,10 @@ def judge_samples(
     tell("neighbours", 1, 1)
     again, copied = repeats(x, y, found), memory(x, y, found, None if t is None else _some(t, None, rng)[0])
     near = found.near(WIDER)
+    if verdicts.far(null):
+        near = torch.ones_like(near)  # none of them says where it belongs; see what they are nearest to
     tell("regions", 0, 1)
-    dropped = partitions(x, y[near], null.rows, null.neighbours, seed=seed) if near.any() else []
+    dropped = partitions(x, y[near], null.rows, null.neighbours, seed=seed)
     if labels_real is not None and labels_fake is not None:
         dropped.append(histogram(labels_real, labels_fake[near]))
     tell("regions", 1, 1)
@@ -231,7 +233,14 @@ def _figures(
         "pairs": torch.stack([order, copied.nearest[order]], 1).cpu(),
         "pair_ratios": copied.ratio[order].cpu(),
         "regions": [
-            {"real": d.real, "fake": d.fake, "cells": d.cells, "labels": d.centres is None, "mass": d.mass}
+            {
+                "real": d.real,
+                "fake": d.fake,
+                "cells": d.cells,
+                "labels": d.centres is None,
+                "mass": d.mass,
+                "counts": d.counts,
+            }
             for d in dropped
         ],
     }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from stabilgan.detectors import Collapse
 from stabilgan.diagnosis.copies import Memory, Repeats
 from stabilgan.diagnosis.findings import Evidence, Finding
 from stabilgan.diagnosis.null import WIDER, Null
 from stabilgan.diagnosis.regions import Dropped
 
-ALIKE = 0.3
-"""Mode collapse below this spread, relative to the reals: a generator that holds all digits of MNIST reads 0.75 and
-up, one that holds one digit 0.05."""
+ALIKE = Collapse().spread
+"""Mode collapse below this spread, relative to the reals, as for the live detector: a generator that holds all digits
+of MNIST reads 0.6 and up, one that holds one digit 0.05."""
+CLOSE = 0.45
+"""Of fakes that are far from the data, those of a smaller spread than this are collapsed where nearly all of them are
+nearest to one part of it. Samples in [0, 1] beside data in [-1, 1] read 0.5."""
 MOSTLY = 0.7
 """Where more of the data than this is left out, it is called mode collapse, and mode dropping below."""
 FAR = 0.15
@@ -18,6 +22,8 @@ REPEATED = 0.02
 """The least share of repeated fakes that matters: a continuous generator repeats none."""
 COPIED = 0.05
 """The least share of fakes that are near copies, beyond what held-out reals show."""
+TARGETS = 5
+"""So many reals have to be copied where no training set is given: by chance one or two may be."""
 NEARER = 0.5
 """Memorisation where fakes are so many times as far from the training set as new data are (medians)."""
 BLIND = 0.5
@@ -64,20 +70,30 @@ def of_regions(d: Dropped) -> Evidence:
     kind = "classes" if d.centres is None else "regions"
     what = f"{len(d.cells)} of {sum(n > 0 for n in d.real)} {kind} hold less than a tenth of their due"
     text = f"{d.mass:.1%} of the data is left out: {what}; a loss of {d.finest:.1%} could have been seen"
-    origin = f"{sum(d.fake)} fakes that are near the data, a Poisson test of each of {len(d.real)} {kind}"
-    return Evidence(f"left out, {len(d.real)} {kind}", d.mass, text, 0.0, (0.0, d.allowed), origin)
+    origin = f"where {sum(d.fake)} of the fakes are nearest, a Poisson test of each of {len(d.real)} {kind}"
+    if d.allowed == 1.0:
+        text += "; so fine a cut tells nothing where what is lost is no mode of its own"
+    interval = None if d.allowed == 1.0 else (0.0, d.allowed)
+    return Evidence(f"left out, {len(d.real)} {kind}", d.mass, text, 0.0, interval, origin)
 
 
 def judged(null: Null, again: Repeats, copied: Memory, dropped: list[Dropped]) -> tuple[list[Finding], str]:
     """The findings, and why nothing can be said where there are none."""
-    far = null.readings["near"].value < FAR * null.readings["near"].reference
-    lost = [] if far else [d for d in dropped if d.cells and d.mass >= d.allowed]
+    off = far(null)
+    lost = [d for d in dropped if d.counts]
+    if off:  # which part they stand for is vague then, unless they keep close together beside one
+        lost = [d for d in lost if null.readings["spread"].value < CLOSE and d.mass >= MOSTLY]
     worst = max(lost, key=lambda d: d.mass, default=None)
-    found = [_collapse(null, again, copied, worst, far), _dropping(null, worst), _memorisation(null, copied, worst)]
+    found = [_collapse(null, again, copied, worst, off), _dropping(null, worst), _memorisation(null, copied, worst)]
     findings = [f for f in found if f is not None]
     if any(f.failure == "mode_collapse" and of_repeats(again) not in f.evidence for f in findings):
         findings = [f for f in findings if f.failure != "mode_dropping"]  # the greater includes the lesser
-    return findings, "" if findings else _undecided(null, dropped, far)
+    return findings, "" if findings else _undecided(null, dropped, off)
+
+
+def far(null: Null) -> bool:
+    """Whether so few fakes are near the data that nobody can say which part of it they stand for."""
+    return null.readings["near"].value < FAR * null.readings["near"].reference
 
 
 def _alike(null: Null) -> bool:
@@ -85,15 +101,16 @@ def _alike(null: Null) -> bool:
     return spread.value < ALIKE * min(1.0, spread.interval[0])
 
 
-def _collapse(null: Null, again: Repeats, copied: Memory, worst: Dropped | None, far: bool) -> Finding | None:
+def _collapse(null: Null, again: Repeats, copied: Memory, worst: Dropped | None, off: bool) -> Finding | None:
     told, severity, sure = [], 0.0, 0.0
     said, spread = of_null(null), null.readings["spread"].value
     if alike := _alike(null):
         told += [said["spread"], said["variety"]]
-        severity, sure = 1 - spread, _sure(spread, ALIKE, 0.2) * (0.8 if far else 1.0)
+        severity, sure = 1 - spread, _sure(spread, ALIKE, ALIKE / 2) * (0.8 if off else 1.0)
     if worst is not None and (alike or worst.mass >= MOSTLY):
         told.append(of_regions(worst))
-        severity, sure = max(severity, worst.mass), max(sure, _sure(worst.mass, worst.allowed, 2 * worst.allowed))
+        severity = max(severity, worst.mass)
+        sure = max(sure, _sure(worst.mass, worst.allowed, 2 * worst.allowed) * (0.7 if off else 1.0))
     more = again.share - again.reference
     if more >= REPEATED and more * again.n >= 3 and copied.exact - copied.exact_reference < COPIED:
         told.insert(0, of_repeats(again))
@@ -113,7 +130,7 @@ def _memorisation(null: Null, copied: Memory, worst: Dropped | None) -> Finding 
     if _alike(null) and exact < COPIED:  # one point is near some sample or other
         return None
     sure, severity = 0.0, 0.0
-    if max(exact, close) >= COPIED and copied.targets >= 5:
+    if max(exact, close) >= COPIED and copied.targets >= (2 if copied.trained else TARGETS):
         sure, severity = _sure(max(exact, close), COPIED, 0.2), max(copied.exact, copied.share)
     if copied.nearness is not None and copied.nearness < NEARER:
         sure, severity = max(sure, _sure(copied.nearness, NEARER, 0.3)), max(severity, 1 - copied.nearness)
@@ -126,9 +143,9 @@ def _memorisation(null: Null, copied: Memory, worst: Dropped | None) -> Finding 
     return Finding("memorisation", min(1.0, severity), sure, tuple(told))
 
 
-def _undecided(null: Null, dropped: list[Dropped], far: bool) -> str:
+def _undecided(null: Null, dropped: list[Dropped], off: bool) -> str:
     near = null.readings["near"]
-    if far:
+    if off:
         return (
             f"only {near.value:.1%} of the fakes are near the data ({near.reference:.0%} of real samples are), so "
             "nothing can be said about what they leave out; check that reals and fakes had the same preprocessing "

@@ -6,6 +6,7 @@ made anew, with a note.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -103,4 +104,5 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         write(part)
         os.replace(part, path)
     except OSError:  # a full or read-only disk costs time, not the answer
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -17,6 +17,6 @@ def content_hash(*tensors: Tensor | None, of: str = "") -> str:
     digest = hashlib.blake2b(of.encode(), digest_size=16)
     for x in tensors:
         digest.update(b"none" if x is None else f"{x.dtype} {tuple(x.shape)}".encode())
-        for part in () if x is None else x.detach().cpu().contiguous().split(1024):
+        for part in () if x is None else torch.atleast_1d(x.detach().cpu()).contiguous().split(1024):
             digest.update(part.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

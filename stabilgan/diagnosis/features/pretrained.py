@@ -33,9 +33,7 @@ def find(names: tuple[str, ...], weights_dir: Path | None, what: str, source: st
 def state(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of weights, by safetensors or `weights_only=True`."""
     if path.suffix.lower() == ".safetensors":
-        return {b.name: b.read(slice(0, None)) for b in arrays.open_file(path) if b.shape} | {
-            b.name: b.read(slice(0, None)) for b in arrays.open_file(path) if not b.shape
-        }
+        return {b.name: b.read(slice(0, None)) for b in arrays.open_file(path)}
     found: Any = arrays.load_torch(path)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]

@@ -108,6 +108,8 @@ def of_tensor(x: Tensor, name: str = "") -> Block:
     still = x.detach()
 
     def rows(wanted: NDArray[np.int64] | slice) -> Tensor:
+        if not still.ndim:
+            return still.cpu()
         part = still[wanted] if isinstance(wanted, slice) else still[torch.from_numpy(wanted).to(still.device)]
         return part.cpu()
 
@@ -252,7 +254,7 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
         ) from None
     except Exception as error:  # torch's readers raise RuntimeError, EOFError, KeyError, ... on damaged files
         said = sniff.one_line(error, 120)
-        said = "its archive has no end" if "central directory" in said else said
+        said = "its archive has no end" if zipped and not archive_names(path) else said
         raise InputError(f"{path} is no file that torch.save wrote, or is damaged or cut short: {said}") from None
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stabilgan.diagnosis.inputs import sniff
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are decoded: none that calls other programs, as PostScript does."""
 MOST_PIXELS = 89_478_485
 """Pillow's own bound, above which an image counts as a decompression bomb."""

@@ -101,9 +101,7 @@ def _file(path: Path, device: torch.device) -> Target:
 
 def _code(text: str) -> Target:
     try:
-        name, options = spec.split(text)
-        if "." not in name and ":" not in name:
-            raise InputError(f"the model is {text!r}; expected {EXPECTED}")
+        name, options = _split(text)
         found = spec.load_path(name, "model")
         made = _made(found, options, name)
     except spec.SpecError as error:
@@ -115,6 +113,17 @@ def _code(text: str) -> Target:
     raise InputError(
         f"{name} gave a {type(made).__name__}; expected a torch.nn.Module or a function latents -> samples"
     )
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """`spec.split`, for which a module without a dot is no module: `mine:make:width=64`."""
+    first, _, rest = text.partition(":")
+    inner, _, more = rest.partition(":")
+    if "." in first or "/" in first:
+        return spec.split(text)
+    if not inner or "=" in inner:
+        raise InputError(f"what is named is {text!r}; expected {EXPECTED}")
+    return f"{first}:{inner}", spec.split(f"{first}:{more}" if more else first)[1]
 
 
 def _made(found: Any, options: dict[str, str], name: str) -> Any:

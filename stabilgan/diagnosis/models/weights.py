@@ -65,15 +65,11 @@ def _read(path: Path) -> Any:
     head = sniff.head_of(path)
     if path.suffix.lower() == ".safetensors":
         blocks = arrays.open_file(path)
-        return {b.name: b.read(slice(0, None)) for b in _with_scalars(blocks)}
+        return {b.name: b.read(slice(0, None)) for b in blocks}
     if arrays.is_torchscript(path):
         raise InputError(f"{path} is a TorchScript program with its weights; name it in place of the code")
     with torch.serialization.safe_globals([argparse.Namespace]):  # options that many scripts save; plain values
         return arrays.load_torch(path, head)
-
-
-def _with_scalars(blocks: list[arrays.Block]) -> list[arrays.Block]:
-    return [b if b.shape else arrays.of_tensor(b.read(slice(0, None)), b.name) for b in blocks]
 
 
 def _state_dicts(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, State]]:

@@ -1,0 +1,259 @@
+"""Sampled failures with exact answers: kept modes, duplicates, shrunk spread, copies; and reals against reals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stabilgan.diagnosis import InputError, copies, null, regions
+from stabilgan.diagnosis.inputs import load
+from stabilgan.diagnosis.samples import Judgement, diagnose_samples, judge_samples
+from stabilgan.metrics import authenticity, prdc
+from stabilgan.workloads import digits
+from stabilgan.workloads.mixtures import draw_mixture
+
+AXIS = torch.arange(5) * 2.0 - 4
+GRID = torch.cartesian_prod(AXIS, AXIS)
+SPLITS = 8  # enough for tests
+
+
+def grid(n: int, seed: int, kept: int = 25, shrunk: float = 1.0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return shrunk * draw_mixture(GRID[torch.randperm(25, generator=rng)[:kept]], 0.05, n, rng)
+
+
+def judged(real: Tensor, fake: Tensor, **options: object) -> Judgement:
+    return judge_samples(real, fake, splits=SPLITS, **options)  # type: ignore[arg-type]
+
+
+def names(judgement: Judgement) -> list[str]:
+    return [f.failure for f in judgement.findings]
+
+
+def worst(judgement: Judgement) -> float:
+    return max((f.severity for f in judgement.findings), default=0.0)
+
+
+def test_reals_against_reals_are_healthy_and_near_the_middle_of_their_own_range() -> None:
+    found = judged(grid(1500, 0), grid(1500, 1))
+    assert found.findings == ()
+    assert found.undecided == ""
+    for e in found.evidence:
+        if e.name in ("precision", "coverage", "spread", "variety"):
+            assert e.reference == pytest.approx(e.value, abs=0.06)
+
+
+@pytest.mark.parametrize(("n", "least"), [(2000, 1), (600, 4)])
+def test_severity_is_what_is_left_out_of_the_modes(n: int, least: int) -> None:
+    real, severities = grid(n, 0), []
+    for dropped in (0, 1, 4, 10, 20, 24):
+        found = judged(real, grid(n, 7, kept=25 - dropped))
+        severities.append(worst(found))
+        if dropped >= least:
+            assert names(found) == ["mode_collapse" if dropped >= 18 else "mode_dropping"]
+            assert found.findings[0].severity == pytest.approx(dropped / 25, abs=0.04)
+    assert severities == sorted(severities)
+    assert severities[0] == 0
+
+
+def test_severity_is_the_share_of_duplicates() -> None:
+    real, severities = grid(1000, 0), []
+    for repeated in (0, 50, 200, 500, 900):
+        fake = grid(1000, 1)
+        fake[:repeated] = fake[-1 - torch.arange(repeated) % (1000 - repeated)]
+        found = judged(real, fake)
+        severities.append(worst(found))
+        assert names(found) == (["mode_collapse"] if repeated else [])
+        assert severities[-1] == pytest.approx(repeated / 1000, abs=0.01)
+    assert severities == sorted(severities)
+
+
+def test_severity_grows_as_the_spread_shrinks_and_a_twentieth_is_no_collapse() -> None:
+    cloud = torch.randn(800, 8, generator=torch.Generator().manual_seed(0))
+    real, other = cloud[:400], cloud[400:]
+    found = {s: judged(real, s * other) for s in (1.0, 0.95, 0.15, 0.1, 0.01, 0.0)}
+    severities = [worst(f) for f in found.values()]
+    assert severities == sorted(severities)
+    assert names(found[1.0]) == names(found[0.95]) == []
+    for shrunk in (0.15, 0.1, 0.01, 0.0):
+        assert names(found[shrunk])[0] == "mode_collapse"
+        assert found[shrunk].findings[0].severity >= 1 - shrunk - 0.03
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(fewer=st.integers(1, 12), more=st.integers(13, 25), seed=st.integers(0, 100))
+def test_more_modes_kept_are_never_called_worse(fewer: int, more: int, seed: int) -> None:
+    real = grid(500, 1000)
+    assert worst(judged(real, grid(500, seed, fewer))) >= worst(judged(real, grid(500, seed, more)))
+
+
+def test_a_constant_generator_has_collapsed_wholly() -> None:
+    found = judged(grid(200, 0), torch.zeros(200, 2))
+    assert names(found) == ["mode_collapse"]
+    assert found.findings[0].severity == 1
+    assert found.findings[0].confidence > 0.95
+
+
+def test_the_same_set_twice_is_called_identical() -> None:
+    found = judged(grid(300, 0), grid(300, 0))
+    assert names(found) == ["memorisation"]
+    assert "identical" in found.findings[0].evidence[1].text
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_copied_training_samples_are_counted(share: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    train, held, new = torch.randn(900, 6, generator=rng).split(300)
+    fake = new.clone()
+    fake[: int(300 * share)] = train[: int(300 * share)] + 1e-3 * held[: int(300 * share)]
+    found = judged(held, fake, train=train)
+    assert names(found) == ["memorisation"]
+    assert found.findings[0].severity == pytest.approx(share, abs=0.02)
+    assert names(judged(held, new, train=train)) == []
+
+
+def test_a_small_training_set_learned_by_heart_is_found_by_the_distance_to_it() -> None:
+    rng = torch.Generator().manual_seed(1)
+    train, held = torch.randn(20, 6, generator=rng), torch.randn(300, 6, generator=rng)
+    near = train[torch.randint(20, (300,), generator=rng)] + 0.3 * torch.randn(300, 6, generator=rng)
+    assert "memorisation" in names(judged(held, near, train=train))
+
+
+def test_what_is_far_from_the_data_gets_no_clean_bill() -> None:
+    found = judged(grid(400, 0), 100 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0)))
+    assert found.findings == ()
+    assert "preprocessing" in found.undecided
+
+
+def test_fakes_that_are_not_finite_are_divergence_and_the_rest_is_judged() -> None:
+    fake = grid(300, 1)
+    fake[:75, 0] = torch.nan
+    found = judged(grid(300, 0), fake)
+    assert names(found) == ["divergence"]
+    assert found.findings[0].severity == 0.25
+    assert any(e.name == "coverage" for e in found.evidence)
+    assert names(judged(grid(300, 0), torch.full((300, 2), torch.inf))) == ["divergence"]
+
+
+def test_few_samples_find_what_is_plain_and_say_what_they_can_not_see() -> None:
+    assert names(judged(grid(60, 0), torch.zeros(60, 2))) == ["mode_collapse"]
+    found = judged(grid(60, 0), grid(60, 1))
+    assert found.findings == ()
+    finest = min(float(e.text.split("a loss of ")[1].split("%")[0]) for e in found.evidence if "left out" in e.name)
+    assert finest > 10
+    assert "draw more" in judged(grid(20, 0), grid(20, 1)).undecided
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "says"),
+    [
+        (torch.zeros(50, 2), torch.randn(50, 2), "identical"),
+        (torch.randn(50, 2), torch.randn(19, 2), "fake has 19 samples; expected at least 20"),
+        (torch.randn(1, 2), torch.randn(50, 2), "real has 1 samples"),
+        (torch.randn(50, 2), torch.randn(50, 3), "fake has 3 numbers"),
+        (torch.full((50, 2), torch.nan), torch.randn(50, 2), "real has nan"),
+    ],
+)
+def test_what_can_not_be_compared_is_refused_in_one_line(real: Tensor, fake: Tensor, says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        judge_samples(real, fake)
+    assert "\n" not in str(error.value)
+
+
+def test_the_same_seed_gives_the_same_judgement_and_torch_is_left_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    one, two = (judged(grid(200, 0), grid(200, 1, 20), seed=5) for _ in range(2))
+    assert one[:3] == two[:3]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 2), (200, 2), (200, 64), (600, 16)])
+def test_false_alarms_on_reals_against_reals_are_none_in_twelve_draws(n: int, d: int) -> None:
+    for seed in range(12):
+        rng = torch.Generator().manual_seed(seed)
+        x = torch.randn(2 * n, d, generator=rng) * torch.rand(d, generator=rng)
+        assert judge_samples(x[:n], x[n:], splits=4, seed=seed).findings == ()
+
+
+def test_shared_blocks_read_what_prdc_reads() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(80, 3, generator=rng), 1.2 * torch.randn(40, 3, generator=rng)
+    squares = torch.cdist(x.double(), x.double()).square()
+    own = squares.fill_diagonal_(torch.inf).topk(5, 1, largest=False).values[:, -1]
+    within = torch.cdist(y.double(), y.double()).square().fill_diagonal_(torch.inf)
+    across = torch.cdist(x.double(), y.double()).square()
+    read = null.measures(own, across, within.topk(5, 1, largest=False).values[:, -1], 5)
+    there = prdc(x, y, k=5)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert read[name] == pytest.approx(getattr(there, name), abs=1e-12)
+
+
+def test_memory_with_a_limit_of_one_is_the_inauthentic_share() -> None:
+    rng = torch.Generator().manual_seed(0)
+    train, held, fake = torch.randn(300, 4, generator=rng).split(100)
+    found = copies.memory(held, fake, copies.neighbours(held, fake, 5), train)
+    assert (found.ratio <= 1).double().mean().item() == pytest.approx(1 - authenticity(train, fake).share)
+
+
+def test_a_dropped_class_is_a_mode_of_its_own_and_half_a_cloud_is_not() -> None:
+    labels = torch.arange(10).repeat(50)
+    found = regions.histogram(labels, labels[labels != 3])
+    assert (found.mass, found.cells, found.allowed) == (0.1, (3,), regions.MODE)
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(1000, 2, generator=rng), torch.randn(2000, 2, generator=rng)
+    near = torch.cdist(x, x).fill_diagonal_(torch.inf).topk(20, 1, largest=False).indices
+    half = regions.partitions(x, y[y[:, 0] > 0], torch.arange(1000), near)[0]
+    assert half.allowed > 2 * regions.MODE
+    assert half.counts
+
+
+def test_images_are_judged_with_their_labels_and_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 60, (400, 1, 12, 12), dtype=np.uint8)
+    for i in range(400):
+        x[i, 0, 2 * (i % 4) : 2 * (i % 4) + 4] += 180
+    np.save(tmp_path / "real.npy", x)
+    np.save(tmp_path / "fake.npy", x[np.arange(400) % 4 != 2] ^ 1)
+    real = load(tmp_path / "real.npy")
+    fake = load(tmp_path / "fake.npy", like=real, allow_nonfinite=True)
+    found = diagnose_samples(real, fake, features="pixels")
+    assert found.found("mode_dropping") is not None or found.found("memorisation") is not None
+    assert found.figures["fake_images"].shape[1:] == (1, 12, 12)
+    assert found.figures["pair_images"]
+
+
+@pytest.fixture(scope="module")
+def mnist(data_dir: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    images, _ = digits.load("MNIST", data_dir, train=False)
+    net, _ = digits.judge_of("MNIST", data_dir)
+    with torch.no_grad():
+        x = digits.scaled(images)
+        features, labels = net.features(x), net(x).argmax(1)
+    return features[:2500], labels[:2500], features[2500:6500], labels[2500:6500]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_digits_that_are_left_out_are_found_with_their_share(
+    mnist: tuple[Tensor, Tensor, Tensor, Tensor], with_labels: bool
+) -> None:
+    real, named, other, classes = mnist
+    severities = []
+    for left_out in ((), (3,), (3, 7), (0, 2, 3, 7, 9), (0, 1, 2, 3, 4, 5, 6, 7, 8)):
+        keep = ~torch.isin(classes, torch.tensor(left_out, dtype=classes.dtype))
+        share = 1 - torch.isin(named, torch.tensor([k for k in range(10) if k not in left_out])).double().mean().item()
+        labels = {"labels_real": named, "labels_fake": classes[keep]} if with_labels else {}
+        found = judged(real, other[keep][:2500], **labels)
+        severities.append(worst(found))
+        if left_out:
+            assert names(found) == ["mode_collapse" if len(left_out) == 9 else "mode_dropping"]
+            assert severities[-1] == pytest.approx(share, abs=0.06 if with_labels else 0.12)
+    assert severities[0] == 0
+    assert severities == sorted(severities)
