@@ -176,7 +176,7 @@ def _delay(found: Mapping[str, Any] | None) -> str:
 
 
 def _matrix(way: str, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    columns = [*FAILURES, "healthy", "cannot tell", "refused"]
+    columns = [*FAILURES, "healthy", "cannot tell", "refused", "failed"]
     used = [c for c in columns if any(c in row for row in counts.values())]
     rows = [f"What is found by {way} (columns), by what is there (rows); a run counts once for each pair:", ""]
     rows += ["| | " + " | ".join(used) + " |", "|---|" + "---|" * len(used)]
