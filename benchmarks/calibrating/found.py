@@ -103,7 +103,7 @@ def everything(folder: Path, run: Mapping[str, Any], shared: Path, ways: tuple[s
             found[way] = how[way]()
         except InputError as error:
             found[way] = {"verdict": "refused", "failures": {}, "undecided": str(error)}
-        # A diagnosis that breaks is a result like any other, and counts as a miss; it must not cost those of other runs.
+        # A diagnosis that breaks is a result like any other and counts as a miss; it must not cost the other runs.
         except Exception as error:
             found[way] = {"verdict": "failed", "failures": {}, "undecided": f"{type(error).__name__}: {error}"}
     return found
