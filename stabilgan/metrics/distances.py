@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,8 +50,9 @@ def tiles(
     """
     dtype = x.dtype if dtype is None else dtype
     other = x if y is None else y
-    centre = x.mean(0, dtype=torch.float64).to(x.dtype).double()  # one that every dtype holds exactly
-    norms = _norms(x, centre), _norms(other, centre)
+    centre = mean(x).to(x.dtype).double()  # one that every dtype holds exactly
+    own = _norms(x, centre)
+    norms = own, own if y is None else _norms(other, centre)
     widest = max(norms[0].max().item(), norms[1].max().item())
     if not widest < float("inf"):
         raise ValueError("the samples are so far apart that their squared distance overflows float64; scale them down")
@@ -58,20 +60,38 @@ def tiles(
         dtype = torch.float64
     left, right = _Slices(x, centre, norms[0], dtype, size, flip=True), _Slices(other, centre, norms[1], dtype, size)
     coarse = float(torch.finfo(dtype).eps * (8 + x.shape[1] ** 0.5))
+    exact = products == "float32" or dtype == torch.float64
     out = x.new_empty(min(size, len(x)) * min(size, len(other)), dtype=dtype)
     for i in range(0, len(x), size):
         a = left[i]
         for j in range(i if y is None else 0, len(other), size):
-            b = right[j]
-            squares = out[: len(a) * len(b)].view(len(a), len(b))
-            if products == "float32" or dtype == torch.float64:
-                with full_precision():
-                    torch.mm(a, b.T, out=squares)
-                slack = coarse * (left.largest[i // size] + right.largest[j // size])
+            squares = out[: len(a) * min(size, len(other) - j)].view(len(a), -1)
+            slack = coarse * (left.largest[i // size] + right.largest[j // size]) if exact else 0.0
+            if not exact:
+                _coarse(a, right[j], products, squares)
+            elif y is None and i == j and halved(x):
+                _mirrored(a, squares)
             else:
-                _coarse(a, b, products, squares)
-                slack = 0.0
-            yield Tile(slice(i, i + len(a)), slice(j, j + len(b)), squares, slack)
+                with full_precision():
+                    torch.mm(a, right[j].T, out=squares)
+            yield Tile(slice(i, i + len(a)), slice(j, j + squares.shape[1]), squares, slack)
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean row in float64, without a copy of x in float64.
+
+    >>> mean(torch.tensor([[1.0], [2.0]])).tolist()
+    [1.5]
+    """
+    total = x.new_zeros(x.shape[1], dtype=torch.float64)
+    for part in torch.split(x, max(1, _CACHED // x.shape[1])):
+        total += part.sum(0, dtype=torch.float64)
+    return total / len(x)
+
+
+def halved(x: Tensor) -> bool:
+    """Whether products of rows with themselves come cheaper from NumPy, whose BLAS makes one half and mirrors it."""
+    return x.device.type == "cpu" and x.shape[1] >= 512
 
 
 def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -87,6 +107,13 @@ def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
         apart -= y.index_select(0, j[some : some + step])
         torch.sum(apart.square_(), 1, out=squares[some : some + step])
     return squares
+
+
+def _mirrored(a: Tensor, out: Tensor) -> None:
+    """The distances within a slice, from half of its products."""
+    points, norms = a[:, :-2].numpy(), a[:, -1:]
+    np.matmul(points, points.T, out=out.numpy())
+    out.mul_(-0.5).add_(norms).add_(norms.T)  # the points were doubled and turned: 4xy became -2xy
 
 
 def _coarse(a: Tensor, b: Tensor, products: Products, out: Tensor) -> None:

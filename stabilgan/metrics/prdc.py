@@ -9,7 +9,7 @@ from torch import Tensor
 from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
-from stabilgan.metrics.neighbours import nearest
+from stabilgan.metrics.neighbours import below, nearest
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,9 @@ class Hits:
     def _count(self, tile: Tile) -> bool:
         """Count the tile, or refuse it before anything is counted if too many pairs are too close to call."""
         i, j, squares, slack = tile.i, tile.j, tile.squares, tile.slack
-        row, column, excess = _below(squares, self.r[i].to(squares.dtype), slack)
+        limits = self.r[i].to(squares.dtype)
+        row, column, excess = below(squares, limits + slack)
+        excess -= limits[row]
         close = (excess >= -slack).nonzero().flatten()
         over = squares.sub_(self.s[j].to(squares.dtype))
         least = over.amin(1)
@@ -159,22 +161,6 @@ class Hits:
         exact = direct(self.real, self.fake, row + i.start, column + j.start)
         self.recalled[row[exact < self.s[j][column]] + i.start] = True
         return True
-
-
-def _below(values: Tensor, limits: Tensor, slack: float, fold: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """Where values are below their row's limit, up to the slack: row, column and by how much they exceed it.
-
-    Looks closely only at the folds whose minimum is below.
-    """
-    folds = values.shape[1] // fold
-    head, rest = torch.unflatten(values[:, : folds * fold], 1, (fold, folds)), values[:, folds * fold :]
-    row, at = (head.amin(1) <= (limits + slack)[:, None]).nonzero().unbind(1)
-    chosen = head[row, :, at] - limits[row, None]
-    hit, step = (chosen <= slack).nonzero().unbind(1)
-    last, end = (rest <= (limits + slack)[:, None]).nonzero().unbind(1)
-    rows = torch.cat([row[hit], last])
-    columns = torch.cat([step * folds + at[hit], end + folds * fold])
-    return rows, columns, torch.cat([chosen[hit, step], rest[last, end] - limits[last]])
 
 
 def _straighten(good: float, n: int, m: int, k: int) -> float:
