@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 Products = Literal["float32", "tf32", "bfloat16"]
-TILE = 2048
+_BLOCK = 512  # rows at once of a product that is symmetric, and the features from which that pays
 _CACHED = 2**17  # float64 numbers at once, so that they stay in a core's cache
 
 
@@ -35,7 +34,7 @@ def tiles(
     *,
     dtype: torch.dtype | None = None,
     products: Products = "float32",
-    size: int = TILE,
+    size: int | None = None,
 ) -> Iterator[Tile]:
     """Go through all squared distances between the rows of x and y in tiles of size x size.
 
@@ -49,10 +48,11 @@ def tiles(
     [[[0.0, 9.0], [9.0, 0.0]]]
     """
     dtype = x.dtype if dtype is None else dtype
+    size = side(x) if size is None else size
     other = x if y is None else y
     centre = mean(x).to(x.dtype).double()  # one that every dtype holds exactly
-    own = _norms(x, centre)
-    norms = own, own if y is None else _norms(other, centre)
+    own = squared_norms(x, centre)
+    norms = own, own if y is None else squared_norms(other, centre)
     widest = max(norms[0].max().item(), norms[1].max().item())
     if not widest < float("inf"):
         raise ValueError("the samples are so far apart that their squared distance overflows float64; scale them down")
@@ -69,12 +69,14 @@ def tiles(
             slack = coarse * (left.largest[i // size] + right.largest[j // size]) if exact else 0.0
             if not exact:
                 _coarse(a, right[j], products, squares)
-            elif y is None and i == j and halved(x):
-                _mirrored(a, squares)
             else:
-                with full_precision():
-                    torch.mm(a, right[j].T, out=squares)
+                multiply(a, right[j], squares, symmetric=y is None and i == j)
             yield Tile(slice(i, i + len(a)), slice(j, j + squares.shape[1]), squares, slack)
+
+
+def side(x: Tensor) -> int:
+    """Rows and columns of a tile by default: fewer on a CPU for wide samples, so that slices stay in the cache."""
+    return 1024 if x.device.type == "cpu" and x.shape[1] >= _BLOCK else 2048
 
 
 def mean(x: Tensor) -> Tensor:
@@ -89,9 +91,44 @@ def mean(x: Tensor) -> Tensor:
     return total / len(x)
 
 
-def halved(x: Tensor) -> bool:
-    """Whether products of rows with themselves come cheaper from NumPy, whose BLAS makes one half and mirrors it."""
-    return x.device.type == "cpu" and x.shape[1] >= 512
+def squared_norms(x: Tensor, centre: Tensor | float = 0.0) -> Tensor:
+    """The squared length of every row less the centre in float64, without a copy of x in float64.
+
+    >>> squared_norms(torch.tensor([[3.0, 4.0]])).tolist()
+    [25.0]
+    """
+    step = max(1, _CACHED // x.shape[1])
+    return torch.cat([(part.double() - centre).square_().sum(1) for part in torch.split(x, step)])
+
+
+@contextlib.contextmanager
+def full_precision(level: str = "highest") -> Iterator[None]:
+    """Products of float32 in float32, not in TF32 or bfloat16, whatever the process allows elsewhere."""
+    before = torch.get_float32_matmul_precision()
+    if before == level:
+        yield
+        return
+    torch.set_float32_matmul_precision(level)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@full_precision()
+def multiply(a: Tensor, b: Tensor, out: Tensor, *, symmetric: bool = False) -> None:
+    """a @ b.T into out; where that is symmetric, half of it from the other half, but for blocks of `_BLOCK` rows.
+
+    >>> out = torch.empty(1, 1)
+    >>> multiply(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), out)
+    >>> out.tolist()
+    [[11.0]]
+    """
+    step = _BLOCK if symmetric and a.shape[1] >= _BLOCK else len(a)
+    for i in range(0, len(a), step):
+        torch.mm(a[i : i + step], (b[i:] if symmetric else b).T, out=out[i : i + step, i if symmetric else 0 :])
+        if symmetric:
+            out[i + step :, i : i + step] = out[i : i + step, i + step :].T
 
 
 def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -109,13 +146,6 @@ def direct(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return squares
 
 
-def _mirrored(a: Tensor, out: Tensor) -> None:
-    """The distances within a slice, from half of its products."""
-    points, norms = a[:, :-2].numpy(), a[:, -1:]
-    np.matmul(points, points.T, out=out.numpy())
-    out.mul_(-0.5).add_(norms).add_(norms.T)  # the points were doubled and turned: 4xy became -2xy
-
-
 def _coarse(a: Tensor, b: Tensor, products: Products, out: Tensor) -> None:
     """The distances of two slices with products of fewer digits, and norms of all digits."""
     if products == "bfloat16":
@@ -124,25 +154,6 @@ def _coarse(a: Tensor, b: Tensor, products: Products, out: Tensor) -> None:
         with full_precision("high"):
             torch.mm(a[:, :-2], b[:, :-2].T, out=out)
     out.add_(a[:, -1:]).add_(b[:, -2]).clamp_(min=0)
-
-
-@contextlib.contextmanager
-def full_precision(level: str = "highest") -> Iterator[None]:
-    """Products of float32 in float32, not in TF32 or bfloat16, whatever the process allows elsewhere."""
-    before = torch.get_float32_matmul_precision()
-    if before == level:
-        yield
-        return
-    torch.set_float32_matmul_precision(level)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _norms(x: Tensor, centre: Tensor) -> Tensor:
-    step = max(1, _CACHED // x.shape[1])
-    return torch.cat([(x[s : s + step].double() - centre).square_().sum(1) for s in range(0, len(x), step)])
 
 
 class _Slices:

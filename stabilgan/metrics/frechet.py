@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stabilgan.metrics.distances import mean
-from stabilgan.metrics.gaussian import Gaussian, eigenvalues, gram
+from stabilgan.metrics.gaussian import Gaussian, eigenvalues, gram, mirrored
 from stabilgan.metrics.inputs import pair
 
 
@@ -67,7 +67,9 @@ def gaussian_distance(real: Gaussian, fake: Gaussian) -> Frechet:
         raise ValueError(f"real has {len(real.mean)} features and fake {len(fake.mean)}; expected features of one kind")
     for gaussian in (real, fake):
         if gaussian.n < 2:
-            raise ValueError(f"a covariance of {gaussian.n} samples was asked for; expected at least 2; draw more of them")
+            raise ValueError(
+                f"a covariance of {gaussian.n} samples was asked for; expected at least 2; draw more of them"
+            )
     _warn(real.n, fake.n, len(real.mean))
     return _distance(real, fake)
 
@@ -123,13 +125,13 @@ def _distance(real: Gaussian | _Rows, fake: Gaussian | _Rows) -> Frechet:
 
 def _trace(of: Gaussian | _Rows) -> float:
     squares = of.scatter.diagonal() if isinstance(of, Gaussian) else of.rows.square()
-    return squares.sum().item()
+    return float(squares.sum())
 
 
 def _root(a: Tensor, b: Tensor) -> float | None:
     """The trace of (ab)^½ from the eigenvalues of U b U.T, with a = U.T U; None if a or b lacks full rank.
 
-    They are the squares of the singular values that count, so this is for matrices whose roots are not lost by squaring.
+    They are squares, so this is for matrices of full rank, where no root is lost by squaring.
     """
     if a.device.type != "cpu":
         factors = [torch.linalg.cholesky_ex(part) for part in (a, b)]
@@ -144,8 +146,8 @@ def _root(a: Tensor, b: Tensor) -> float | None:
         if failed or failed_too or not all(_full(torch.from_numpy(part.diagonal().copy())) for part in (upper, other)):
             return None
         turned, _ = lapack.dsygst(b.numpy().T, upper, itype=2, lower=0)
-        values = eigenvalues(torch.from_numpy(turned.T))
-    return values.clamp_(min=0).sqrt_().sum().item()
+        values = eigenvalues(mirrored(torch.from_numpy(turned.T)))
+    return float(values.clamp_(min=0).sqrt_().sum())
 
 
 def _full(pivots: Tensor) -> bool:
@@ -153,7 +155,7 @@ def _full(pivots: Tensor) -> bool:
 
 
 def _factor(of: Gaussian | _Rows) -> Tensor:
-    """F with F.T @ F the scatter: the rows, Cholesky's factor, or the roots of the eigenvalues if it lacks full rank."""
+    """F with F.T @ F the scatter: the rows, Cholesky's factor, or without full rank the roots of the eigenvalues."""
     if isinstance(of, _Rows):
         return of.rows
     lower, failed = torch.linalg.cholesky_ex(of.scatter)
@@ -170,7 +172,7 @@ def _nuclear_norm(a: Tensor) -> float:
     if not a.numel():
         return 0.0
     if a.device.type != "cpu":
-        return torch.linalg.svdvals(a).sum().item()
+        return float(torch.linalg.svdvals(a).sum())
     return float(np.linalg.svd(a.numpy(), compute_uv=False).sum())
 
 

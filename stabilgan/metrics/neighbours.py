@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
+from stabilgan.metrics.distances import Products, Tile, direct, tiles
 
 _SPARE = 3  # candidates kept beyond those asked for, so that rounding seldom decides who is among them
 _FOLD = 16  # values folded into one minimum before the search
@@ -11,7 +11,7 @@ _LINE = 64  # the same along a row, where they lie side by side
 
 
 def nearest(
-    x: Tensor, k: int, y: Tensor | None = None, *, products: Products = "float32", size: int = TILE
+    x: Tensor, k: int, y: Tensor | None = None, *, products: Products = "float32", size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Find the k nearest rows of y for each row of x; without y, the k nearest other rows of x.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
+from stabilgan.metrics.distances import Products, Tile, direct, tiles
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 from stabilgan.metrics.neighbours import below, nearest
@@ -38,13 +38,14 @@ class PRDC:
     products: str = "float32"
 
 
-def prdc(real: Tensor, fake: Tensor, *, k: int = 5, products: Products = "float32", tile: int = TILE) -> PRDC:
+def prdc(real: Tensor, fake: Tensor, *, k: int = 5, products: Products = "float32", tile: int | None = None) -> PRDC:
     """Measure precision, recall, density and coverage of fakes against reals, exactly.
 
     real: (N, d), fake: (M, d): features of one kind, N and M above k. A sample's ball reaches to its k-th nearest
     neighbour in its own set; inside means strictly nearer, as in the authors' package. Distances that rounding
     cannot tell apart are measured again by their differences, so collapsed and duplicated samples read right.
-    Memory: a few tiles of tile x tile, whatever N and M are. Raises ValueError with too few samples, or nan.
+    Memory: a few tiles of tile x tile (at most 2,048 a side by default), whatever N and M are. Raises ValueError with
+    too few samples, or nan.
     products: "tf32" and "bfloat16" are quicker where the hardware has them, and no longer exact: on standard normal
     features of 64 to 2,048 dimensions bfloat16 moved every reading by less than 0.01.
 
