@@ -199,7 +199,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the record to write, or to go on with")
     parser.add_argument("--again", action="store_true", help="measure again what the record holds")
     args = parser.parse_args()
-    record = started(args.json, surroundings(args.device))
+    here = surroundings(args.device)
+    record = started(args.json, here)
     for measure in args.measure:
         for n, d in [(16, 256)] if measure == "ms-ssim" else [(n, d) for d in args.d for n in args.n]:
             for threads in args.threads:
@@ -210,9 +211,7 @@ def main() -> None:
                     print(f"\n{measure}, N = {n:,}, d = {d:,}, {threads} threads: in the record")
                     continue
                 date = datetime.datetime.now(datetime.UTC).date().isoformat()
-                new = [
-                    row | {"date": date, "commit": record["environment"]["commit"]} for row in race(of, threads, args)
-                ]
+                new = [row | {"date": date, "commit": here["commit"]} for row in race(of, threads, args)]
                 record["rows"] = [row for row in record["rows"] if row not in held] + new
                 if args.json:
                     write(args.json, record)
