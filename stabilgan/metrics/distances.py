@@ -15,6 +15,7 @@ from torch import Tensor
 
 Products = Literal["float32", "tf32", "bfloat16"]
 _BLOCK = 512  # rows at once of a product that is symmetric, and the features from which that pays
+_KEPT = 2**23  # numbers of x that are kept, if that is a slice or more, while slices of y pass by
 _CACHED = 2**17  # float64 numbers at once, so that they stay in a core's cache
 
 
@@ -42,7 +43,7 @@ def tiles(
     dtype: of the distances; x's own by default, float64 where float32 would over- or underflow.
     products: "tf32" (on GPUs that have it) and "bfloat16" multiply float32 points with fewer digits. They are not
     exact, so their slack is 0: nothing is worth a second look.
-    Memory: one tile and two slices of size x d, whatever N is.
+    Memory: one tile and at most five slices of size x d, whatever N is.
 
     >>> [tile.squares.tolist() for tile in tiles(torch.tensor([[0.0], [3.0]]))]
     [[[0.0, 9.0], [9.0, 0.0]]]
@@ -58,20 +59,26 @@ def tiles(
         raise ValueError("the samples are so far apart that their squared distance overflows float64; scale them down")
     if widest > 1e34 or 0 < widest < 1e-24:
         dtype = torch.float64
-    left, right = _Slices(x, centre, norms[0], dtype, size, flip=True), _Slices(other, centre, norms[1], dtype, size)
+    several = max(1, min(4, _KEPT // (size * x.shape[1])))
+    left = _Slices(x, centre, norms[0], dtype, several * size, flip=True)
+    right = _Slices(other, centre, norms[1], dtype, size)
+    longest = [torch.stack([part.max() for part in torch.split(of, size)]).tolist() for of in norms]
     coarse = float(torch.finfo(dtype).eps * (8 + x.shape[1] ** 0.5))
     exact = products == "float32" or dtype == torch.float64
     out = x.new_empty(min(size, len(x)) * min(size, len(other)), dtype=dtype)
-    for i in range(0, len(x), size):
-        a = left[i]
-        for j in range(i if y is None else 0, len(other), size):
-            squares = out[: len(a) * min(size, len(other) - j)].view(len(a), -1)
-            slack = coarse * (left.largest[i // size] + right.largest[j // size]) if exact else 0.0
-            if not exact:
-                _coarse(a, right[j], products, squares)
-            else:
-                multiply(a, right[j], squares, symmetric=y is None and i == j)
-            yield Tile(slice(i, i + len(a)), slice(j, j + squares.shape[1]), squares, slack)
+    for start in range(0, len(x), left.size):
+        kept = left[start]
+        for j in range(0 if y is not None else start, len(other), size):
+            b = right[j]
+            for i in range(start, start + len(kept) if y is not None else min(start + len(kept), j + 1), size):
+                a = kept[i - start : i - start + size]
+                squares = out[: len(a) * len(b)].view(len(a), len(b))
+                slack = coarse * (longest[0][i // size] + longest[1][j // size]) if exact else 0.0
+                if not exact:
+                    _coarse(a, b, products, squares)
+                else:
+                    multiply(a, b, squares, symmetric=y is None and i == j)
+                yield Tile(slice(i, i + len(a)), slice(j, j + len(b)), squares, slack)
 
 
 def side(x: Tensor) -> int:
@@ -165,7 +172,6 @@ class _Slices:
         self.x, self.centre, self.norms, self.size, self.flip = x, centre.to(dtype), norms, size, flip
         self.buffer = x.new_empty(min(size, len(x)), x.shape[1] + 2, dtype=dtype)
         self.buffer[:, -1 if not flip else -2] = 1
-        self.largest: list[float] = torch.stack([part.max() for part in torch.split(norms, size)]).tolist()
 
     def __getitem__(self, start: int) -> Tensor:
         part = self.x[start : start + self.size]
