@@ -260,8 +260,8 @@ MEASURES: dict[str, Callable[[Setting], dict[str, Ready]]] = {
 
 
 def matrices(name: str, of: Setting) -> float:
-    """GB of N x N matrices that a package holds at once."""
-    held = {"vendi-score score_X": 12, "vendi-score score_K": 12}
+    """GB of distances or kernel values that a package holds at once; torch-fidelity holds batches of 10,000 rows."""
+    numbers = {"vendi-score score_X": 3 * of.n**2, "vendi-score score_K": 3 * of.n**2}
     if of.measure == "prdc":
-        held = {"prdc": 3 * 4, "torch-fidelity": 2 * 4}  # bytes of each number, times matrices
-    return held.get(name, 0) * of.n**2 / 2**30
+        numbers = {"prdc": 3 * of.n**2, "torch-fidelity": 5 * min(of.n, 10_000) * of.n}
+    return 4 * numbers.get(name, 0) / 2**30
