@@ -91,8 +91,8 @@ def area(real: Tensor, fake: Tensor, *, projected: bool) -> Picture:
     """Both sides in the plane."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*real.T.numpy(), s=9, c=REAL, label="real", linewidths=0)
-    axes.scatter(*fake.T.numpy(), s=9, c=FAKE, alpha=0.6, label="generated", linewidths=0)
+    for x, colour, alpha, label in ((real, REAL, 1.0, "real"), (fake, FAKE, 0.6, "generated")):
+        axes.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=9, c=colour, alpha=alpha, label=label, linewidths=0)
     low, high = np.quantile(real.numpy(), (0.001, 0.999), axis=0)
     margin = 0.25 * (high - low) + 1e-9
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -129,7 +129,7 @@ def scores(real: Tensor, fake: Tensor) -> Picture:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     both = np.concatenate([real.numpy(), fake.numpy()])
-    bins = np.linspace(both.min() - 1e-6, both.max() + 1e-6, 60)
+    bins = np.linspace(both.min() - 1e-6, both.max() + 1e-6, 60).tolist()
     axes.hist(real.numpy(), bins, color=REAL, label="real")
     axes.hist(fake.numpy(), bins, color=FAKE, alpha=0.6, label="generated")
     axes.set_xlabel("D's score")

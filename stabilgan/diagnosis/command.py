@@ -60,7 +60,7 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     if way == "log":
-        options |= {"mapping": columns, "log": sys.stdin if options["log"] == "-" else options["log"]}
+        options |= {"mapping": columns, "log": sys.stdin.buffer if options["log"] == "-" else options["log"]}
     else:
         options["device"] = where
     with bars() as tell:

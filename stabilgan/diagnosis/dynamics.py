@@ -9,8 +9,8 @@ How sure: each rule states a base. Where a rule needs rows to be sure, what it s
 up to ten rows; a constant that settles a log by itself counts fully from the first. What is under `SURE` in the end is
 no finding, but keeps the answer from being "healthy".
 How bad: 1 where nothing is left to learn from (NaN, exact constants, a clamped log), else stated with each rule.
-When: a state lasts if, from its onset on, nine rows of ten and most of the last ten (of a shorter
-log, of its last half) are in it.
+When: a state lasts if, from its onset on, nine rows of ten and most of the last ten (of a shorter log, of
+its last half) are in it.
 """
 
 from __future__ import annotations
@@ -424,11 +424,11 @@ def _at_chance(columns: Columns, family: str) -> Iterator[Hit]:
     finding.
 
     With D's printed answers to reals and fakes at one half as well it is no surer: both games look so."""
-    found = _finite_rows(columns, "d_loss")
-    parts = _finite_rows(columns, "d_loss_real")
-    if family == "wasserstein" or (found is None and parts is None):
+    whole, part = _finite_rows(columns, "d_loss"), _finite_rows(columns, "d_loss_real")
+    name, found = ("d_loss", whole) if whole is not None else ("d_loss_real", part)
+    if family == "wasserstein" or found is None:
         return
-    (steps, (d,)), name = (found, "d_loss") if found is not None else (parts or found, "d_loss_real")  # type: ignore[misc]
+    steps, (d,) = found
     held = columns[name].held
     tolerance = 0.15 if held else 0.03
     inside = _any(d, CHANCE[family], tolerance)

@@ -62,8 +62,8 @@ FAILURES: dict[str, Failure] = {
     ),
     "discriminator_dead": Failure(
         "discriminator dead",
-        "The discriminator's answer does not depend on its input: it stays at chance or at one constant for everything. "
-        "The generator then learns nothing from it.",
+        "The discriminator's answer does not depend on its input: it stays at chance or at one constant for "
+        "everything. The generator then learns nothing from it.",
         ("spectral_norm", "r1:weight=1"),
     ),
     "vanishing_gradient": Failure(

@@ -15,8 +15,9 @@ from torch import Tensor
 MOST = 1000
 """Samples of each side at most: enough for every threshold here, and 30 splits of them take about a second."""
 NEIGHBOURS = 5
-AROUND = 20
-"""Neighbours that say whether a region is apart: more than `NEIGHBOURS`, since these seldom leave any compact part."""
+AROUND = (5, 20)
+"""Neighbours that say whether a region is apart, at least and at most: a hundredth of the samples that are looked at.
+More than `NEIGHBOURS` where there are many, since so few seldom leave any compact part."""
 WIDER = 2.0
 """A fake counts as near the data within so many times the ball out to a real sample's k-th nearest neighbour."""
 
@@ -50,7 +51,7 @@ class Null:
         k: neighbours.
         splits: how often the reals were split.
         rows: the reals that took part, row numbers (2n,).
-        neighbours: (2n, `AROUND`) the nearest of these to each of them, as places in `rows`.
+        neighbours: (2n, 5 to 20) the nearest of these to each of them, as places in `rows`.
     """
 
     readings: Mapping[str, Compared]
@@ -121,7 +122,7 @@ def against_reals(
         if progress is not None:
             progress(split + 1, splits)
     readings = {name: _compared([r[name] for r in ours], [r[name] for r in theirs]) for name in ours[0]}
-    around = among.topk(min(AROUND, 2 * n - 1), 1, largest=False).indices
+    around = among.topk(min(max(2 * n // 100, AROUND[0]), AROUND[1], 2 * n - 1), 1, largest=False).indices
     return Null(readings, n, k, splits, rows, around)
 
 

@@ -17,6 +17,8 @@ SURE = 1e-3
 """The chance that a fair generator leaves any one region that empty, over all regions of one partition."""
 GRAINS = (8, 16, 32, 64)
 """Into how many cells the data are cut; each partition is judged by itself."""
+FITTED = 4000
+"""Reals that k-means works on, at most; all of them are counted."""
 LEAST = 10.0
 """Fakes that a fair generator puts into a cell on average, at least; with fewer an empty cell says nothing."""
 MODE = 0.02
@@ -91,8 +93,10 @@ def partitions(real: Tensor, fake: Tensor, rows: Tensor, neighbours: Tensor, *, 
     """
     found = []
     most = min(len(real), len(fake)) / LEAST
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
+    few = real if len(real) <= FITTED else real[order[:FITTED].to(real.device)]
     for k in [grain for grain in GRAINS if grain <= most] or [max(2, int(most))]:
-        centres = kmeans(real, k, seed)
+        centres = kmeans(few, k, seed)
         middle = centres.mean(0)
         home, cell = (assign(part - middle, centres - middle) for part in (real, fake))
         a, b = (torch.bincount(part, minlength=k) for part in (home, cell))

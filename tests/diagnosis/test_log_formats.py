@@ -108,14 +108,17 @@ CASES = {
         [100, 200],
     ),
     "BigGAN-PyTorch": Case(
-        "100/782 (12.7%) (TE/ET1k: 1:10 / 11:41) itr: 100, G_loss : +0.512, D_loss_real : +0.751, D_loss_fake : +0.622\n"
-        "101/782 (12.9%) (TE/ET1k: 1:11 / 11:42) itr: 101, G_loss : -0.112, D_loss_real : +0.651, D_loss_fake : +0.522\n",
+        "100/782 (12.7%) (TE/ET1k: 1:10 / 11:41) itr: 100, G_loss : +0.512, "
+        "D_loss_real : +0.751, D_loss_fake : +0.622\n"
+        "101/782 (12.9%) (TE/ET1k: 1:11 / 11:42) itr: 101, G_loss : -0.112, "
+        "D_loss_real : +0.651, D_loss_fake : +0.522\n",
         {"g_loss": [0.512, -0.112], "d_loss_real": [0.751, 0.651], "d_loss_fake": [0.622, 0.522]},
         [100, 101],
     ),
     "BasicSR": Case(
         "2021-02-01 12:00:01,123 INFO: [ESRGA..][epoch:  3, iter:   5,000, lr:(1.000e-04,)] [eta: 2 days, 1:02:03, "
-        "time (data): 0.512 (0.001)] l_g_pix: 1.2e-02 l_g_percep: 9.1e-01 l_g_gan: 5.5e-02 l_d_real: 3.2484e-01 out_d_real: "
+        "time (data): 0.512 (0.001)] l_g_pix: 1.2e-02 l_g_percep: 9.1e-01 "
+        "l_g_gan: 5.5e-02 l_d_real: 3.2484e-01 out_d_real: "
         "-1.0425e+01 l_d_fake: 5.3701e-01 out_d_fake: -1.2688e+01 \n",
         {
             "g_adv": [0.055],

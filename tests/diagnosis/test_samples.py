@@ -49,7 +49,7 @@ def test_reals_against_reals_are_healthy_and_near_the_middle_of_their_own_range(
             assert e.reference == pytest.approx(e.value, abs=0.06)
 
 
-@pytest.mark.parametrize(("n", "least"), [(2000, 1), (600, 4)])
+@pytest.mark.parametrize(("n", "least"), [(1000, 1), (600, 4)])
 def test_severity_is_what_is_left_out_of_the_modes(n: int, least: int) -> None:
     real, severities = grid(n, 0), []
     for dropped in (0, 1, 4, 10, 20, 24):
@@ -57,7 +57,7 @@ def test_severity_is_what_is_left_out_of_the_modes(n: int, least: int) -> None:
         severities.append(worst(found))
         if dropped >= least:
             assert names(found) == ["mode_collapse" if dropped >= 18 else "mode_dropping"]
-            assert found.findings[0].severity == pytest.approx(dropped / 25, abs=0.04)
+            assert found.findings[0].severity == pytest.approx(dropped / 25, abs=0.06)
     assert severities == sorted(severities)
     assert severities[0] == 0
 

@@ -37,8 +37,9 @@ def diagnose_log(
         path_or_text_file: a path, or an open stream (standard input).
         mapping: part -> name of a column, such as `{"d_loss": "Loss_D"}`, where names don't say what they are; the
             parts are the keys of `stabilgan.diagnosis.log.columns.TITLES`.
-        loss: the loss family, a name in `stabilgan.losses` or a usual one (bce, lsgan, wgan-gp, rahinge); None
-        infers it. strict: rows that can't be read are an error.
+        loss: the loss family, a name in `stabilgan.losses` or a usual one (bce, lsgan, wgan-gp, rahinge);
+            None infers it.
+        strict: rows that can't be read are an error.
         progress: called with bytes read so far, and bytes in all or None.
 
     Returns:
