@@ -316,15 +316,17 @@ def fitted(samples: int, side: int) -> Samples:
 
 
 def random_state(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights under which a signal reaches the end: spread as He et al. have it, statistics near 0 and 1."""
     generator = torch.Generator().manual_seed(0)
-    return {
-        k: torch.rand(v.shape, generator=generator) + 0.5
-        if "running" in k or (".bn." in k and k.endswith("weight"))
-        else torch.randn(v.shape, generator=generator) / max(1, v[0].numel()) ** 0.5
-        if v.ndim > 1
-        else v
-        for k, v in net.state_dict().items()
-    }
+
+    def draw(name: str, v: torch.Tensor) -> torch.Tensor:
+        if v.ndim > 1:
+            return torch.randn(v.shape, generator=generator) * (2 / v[0].numel()) ** 0.5
+        if name.endswith(("running_var", "bn.weight")):
+            return torch.rand(v.shape, generator=generator) + 0.5
+        return torch.randn(v.shape, generator=generator) / 10 if v.ndim else v
+
+    return {k: draw(k, v) for k, v in net.state_dict().items()}
 
 
 def test_inception_agrees_with_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,9 +339,10 @@ def test_inception_agrees_with_pytorch_fid(tmp_path: Path, monkeypatch: pytest.M
     samples = fitted(2, 32)
     made = embed(samples, samples, "inception", weights_dir=tmp_path)
     with torch.no_grad():
-        expected = theirs.InceptionV3()(samples.x)[0].flatten(1)
+        expected = theirs.InceptionV3().eval()(samples.x)[0].flatten(1)
     assert made.real.shape == (2, 2048)
-    assert torch.allclose(made.real, expected, rtol=1e-4, atol=1e-5)
+    assert expected.std() > 0.1
+    assert torch.allclose(made.real, expected, rtol=1e-3, atol=1e-4 * expected.std().item())
     assert "FID's own network" in made.notes[0]
 
 
