@@ -4,11 +4,12 @@
 
 A line of the file holds `excerpt` (the numbers as posted), `loss_family` and `label`. What a label asks for stands in
 `ASKED`, which was written before the first result was seen: the answers that are right, of the failures, "healthy" and
-"cannot tell". "Cannot tell" is right where the verdict itself is that nothing is wrong, or that it can't be told yet; it
-is counted apart, as neither right nor wrong, where a failure was there. An excerpt without any number is one of these.
+"cannot tell". "Cannot tell" is right where the verdict itself is that nothing is wrong, or that it can't be told
+yet; it is counted apart, as neither right nor wrong, where a failure was there. An excerpt without any number is one
+of these.
 
-Printed: right, wrong (a failure that isn't there, or another one), and undecided; with the loss family given, as its owner
-would, and inferred from the numbers alone (--infer).
+Printed: right, wrong (a failure that isn't there, or another one), and undecided; with the loss family given, as its
+owner would, and inferred from the numbers alone (--infer).
 """
 
 from __future__ import annotations
@@ -132,9 +133,8 @@ def main() -> None:
     for row in rows:
         print(f"{row['outcome']:>10}  {row['label']:<28} {', '.join(row['answers']):<42} {row['source']}")
         print(f"{'':>12}{row['text'][:150]}")
-    print(
-        f"\n{', '.join(f'{key} {value:.2f}' if isinstance(value, float) else f'{key} {value}' for key, value in result.items())}"
-    )
+    told = [f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in result.items()]
+    print(f"\n{', '.join(told)}")
 
 
 if __name__ == "__main__":

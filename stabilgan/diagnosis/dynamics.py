@@ -9,8 +9,8 @@ How sure: each rule states a base. Where a rule needs rows to be sure, what it s
 up to ten rows; a constant that settles a log by itself counts fully from the first. What is under `SURE` in the end is
 no finding, but keeps the answer from being "healthy".
 How bad: 1 where nothing is left to learn from (NaN, exact constants, a clamped log), else stated with each rule.
-When: a state lasts if, from its onset on, nine rows of ten and most of the last ten (of a shorter
-log, of its last half) are in it.
+When: a state lasts if, from its onset on, nine rows of ten and most of the last ten (of a shorter log, of
+its last half) are in it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ ENOUGH = 20
 """Rows of both losses that a clean bill takes."""
 WRONG = Saturation().threshold
 SAME = 3e-4
-"""D's mean answers to reals and fakes that are nearer than this on every row are one answer: where D sees anything, batches
-alone move them further apart. The rounding of four printed digits is within it."""
+"""D's mean answers to reals and fakes that are nearer than this on every row are one answer: where D sees anything,
+batches alone move them further apart. The rounding of four printed digits is within it."""
 SURPRISE = 1e-3
-"""How often noise may look like a rhythm, in one window of one series; on the tuning runs of the calibration the healthy
-ones stayed at ten times that."""
+"""How often noise may look like a rhythm, in one window of one series; on the tuning runs of the calibration the
+healthy ones stayed at ten times that."""
 SWING = 3e-3
 """The least swing of a series, relative to its size. A loss near chance moves little while samples go round; the live
 detector, which can't wait for a rhythm to be beyond doubt, asks for more."""
@@ -53,8 +53,8 @@ FACTOR = 1e-4
 NOTHING = 1e-12
 """A learning rate below it moves nothing."""
 DECAYED = 1e-9
-"""Nor does one below this that has fallen a hundred-thousandfold: Adam's steps are about as large as the rate, and float32
-holds a weight of 0.02 to 1e-9."""
+"""Nor does one below this that has fallen a hundred-thousandfold: Adam's steps are about as large as the rate, and
+float32 holds a weight of 0.02 to 1e-9."""
 
 
 class Judgement(NamedTuple):
@@ -83,8 +83,8 @@ def judge_series(columns: Columns, family: str | None = None, *, beliefs: Belief
 
     Args:
         columns: canonical name -> series; what is used is `d_loss`, `g_loss` (or `g_adv`), `d_loss_real`,
-            `d_loss_fake`, `d_real` and `d_fake` (D's mean answers as printed), `d_fake_after`, `score_real`, `score_fake`, `gp`,
-            `d_grad`, `g_grad`, `accuracy_d`, `fid`, and every name that begins with `lr`.
+            `d_loss_fake`, `d_real` and `d_fake` (D's mean answers as printed), `d_fake_after`, `score_real`,
+            `score_fake`, `gp`, `d_grad`, `g_grad`, `accuracy_d`, `fid`, and every name that begins with `lr`.
         family: of the losses, a name of `stabilgan.losses` or an alias; None infers it.
         beliefs: in place of `family`, from `believe`.
 
@@ -153,7 +153,8 @@ def _undecided(columns: Columns, beliefs: Beliefs, doubts: Sequence[str]) -> str
     if not beliefs.known:
         share = f"{beliefs.best}, at {beliefs.share[beliefs.best]:.0%}"
         return (
-            f"the loss family is not known (likeliest: {share}), and numbers mean opposite things under different losses; "
+            f"the loss family is not known (likeliest: {share}), and numbers mean opposite "
+            f"things under different losses; "
             "say which it is (--loss, loss=)"
         )
     return ""
@@ -205,7 +206,8 @@ def _asleep(columns: Columns) -> bool:
 
 
 def _finite_rows(columns: Columns, *names: str) -> tuple[NDArray[np.int64], Floats] | None:
-    """Steps and values (len(names), n) of rows in which all are finite; None where a column is missing or nothing is."""
+    """Steps and values (len(names), n) of rows in which all are finite; None where a column is missing or nothing
+    is."""
     if any(name not in columns or not len(columns[name]) for name in names):
         return None
     rows = aligned(columns, names)
@@ -254,8 +256,8 @@ def wrongness(columns: Columns, family: str) -> tuple[NDArray[np.int64], Floats,
 
     By D's printed probabilities where they are there. Else by D's loss, which for small readings is: logistic, 2 × the
     reading (the sum of both terms); hinge the same, at a mean depth of ½ inside the margin; least squares, the reading
-    (each term ½: half of it); relativistic, the reading. Where it can't be told whether terms were added or averaged, the
-    larger reading is taken. None where this family has no such scale, or nothing was logged.
+    (each term ½: half of it); relativistic, the reading. Where it can't be told whether terms were added or
+    averaged, the larger reading is taken. None where this family has no such scale, or nothing was logged.
     """
     if family in ("logistic", "saturating") and (known := _probabilities(columns)) is not None:
         steps, (real, fake) = known
@@ -303,7 +305,8 @@ def _saturated(columns: Columns, family: str) -> Iterator[Hit]:
         sure = 0.85
     severity = 0.5 + 0.25 * min(2.0, math.log10(WRONG / max(level, 1e-12)))
     text = (
-        f"from step {steps[at]} on, D's judgement is {level:.2g} wrong, where {COIN} is chance and below {WRONG} nothing "
+        f"from step {steps[at]} on, D's judgement is {level:.2g} wrong, where {COIN} is "
+        f"chance and below {WRONG} nothing "
         f"is left to learn from (by {where})"
     )
     origin = f"{where}, steps {steps[at]} to {steps[-1]}, read as {family}"
@@ -400,7 +403,8 @@ def _constant_answer(columns: Columns, family: str) -> Iterator[Hit]:
         return
     level = float(np.median(d[at:]))
     text = (
-        f"from step {steps[at]} on, {columns['d_loss'].label} is {level:.4g}, what a constant answer costs, and moves by "
+        f"from step {steps[at]} on, {columns['d_loss'].label} is {level:.4g}, what a "
+        f"constant answer costs, and moves by "
         f"less than {4e-4 * scale:.0e} from row to row: D's answer does not depend on what it sees"
     )
     chance = min(CHANCE[family], key=lambda c: abs(c - level))
@@ -416,14 +420,15 @@ def _any(d: Floats, costs: Sequence[float], tolerance: float = 2e-3) -> NDArray[
 
 
 def _at_chance(columns: Columns, family: str) -> Iterator[Hit]:
-    """D's loss has been at chance from the first row on: equilibrium, or a D that learns nothing. Base 0.45, no finding.
+    """D's loss has been at chance from the first row on: equilibrium, or a D that learns nothing. Base 0.45, no
+    finding.
 
     With D's printed answers to reals and fakes at one half as well it is no surer: both games look so."""
-    found = _finite_rows(columns, "d_loss")
-    parts = _finite_rows(columns, "d_loss_real")
-    if family == "wasserstein" or (found is None and parts is None):
+    whole, part = _finite_rows(columns, "d_loss"), _finite_rows(columns, "d_loss_real")
+    name, found = ("d_loss", whole) if whole is not None else ("d_loss_real", part)
+    if family == "wasserstein" or found is None:
         return
-    (steps, (d,)), name = (found, "d_loss") if found is not None else (parts or found, "d_loss_real")  # type: ignore[misc]
+    steps, (d,) = found
     held = columns[name].held
     tolerance = 0.15 if held else 0.03
     inside = _any(d, CHANCE[family], tolerance)
@@ -467,8 +472,8 @@ def _fooled(columns: Columns, family: str) -> Iterator[Hit]:
 def _minimax(columns: Columns, family: str) -> Iterator[Hit]:
     """Under the minimax loss G's gradient carries D(G(z)) as a factor. Base 0.85.
 
-    The other factor, D's slope, grows as D wins: it made up for a factor of 0.0006 in the calibration, and not for one of
-    3e-6. So `FACTOR` is well below 1 % of what it is at chance.
+    The other factor, D's slope, grows as D wins: it made up for a factor of 0.0006 in the calibration, and not for
+    one of 3e-6. So `FACTOR` is well below 1 % of what it is at chance.
     """
     if family != "saturating":
         return
@@ -509,7 +514,10 @@ def _explodes(columns: Columns, family: str) -> Iterator[Hit]:
         ):
             continue  # a critic's offset drifts: G's loss alone says nothing
         level = float(np.median(values[at:]))
-        text = f"{series.label} is around {level:.3g} from step {steps[at]} on, beyond {bound:g}: nothing bounds the scores"
+        text = (
+            f"{series.label} is around {level:.3g} from step {steps[at]} on, beyond "
+            f"{bound:g}: nothing bounds the scores"
+        )
         yield Hit(
             "divergence",
             0.85,
@@ -530,7 +538,10 @@ def _penalty(columns: Columns, family: str) -> Iterator[Hit]:
         for weight in (10.0, 1.0):
             at = _lasting(np.abs(values - weight) < 1e-3 * weight, least=1 if weight == 10.0 else 5)
             if at is not None and (len(values) - at >= 3 or (values[at:] == weight).all()):
-                text = f"{gp.label} stands at {weight:g} from step {steps[at]} on, its weight: D's gradient on its input is 0"
+                text = (
+                    f"{gp.label} stands at {weight:g} from step {steps[at]} on, its weight: D's "
+                    f"gradient on its input is 0"
+                )
                 evidence = Evidence(gp.label or "gp", weight, text, 0.0, None, _origin(gp))
                 sure = 0.85 if len(values) - at >= 3 else 0.7
                 yield Hit("discriminator_dead", sure, 1.0, evidence, int(steps[at]))
@@ -545,7 +556,10 @@ def _penalty(columns: Columns, family: str) -> Iterator[Hit]:
         steps, (d,) = found
         at = _lasting(d > 100, least=5)
         if at is not None:
-            text = f"D's loss is around {np.median(d[at:]):.3g} above 0, which only its penalty can cost: gradients are far over 1"
+            text = (
+                f"D's loss is around {np.median(d[at:]):.3g} above 0, which only its penalty can "
+                f"cost: gradients are far over 1"
+            )
             evidence = Evidence("d_loss", float(np.median(d[at:])), text, 0.0, None, _origin(columns["d_loss"]))
             yield Hit("divergence", 0.7, 0.6, evidence, int(steps[at]))
 
@@ -619,8 +633,8 @@ def _not_numbers(columns: Columns, family: str) -> Iterator[Hit]:
 
 
 def _gradients(columns: Columns, family: str) -> Iterator[Hit]:
-    """The live rules: a gradient norm a thousand times its median and above all before, base 0.9, severity 0.9; G's under
-    a hundredth of what it was at the start, base 0.9, severity by the ratio."""
+    """The live rules: a gradient norm a thousand times its median and above all before, base 0.9, severity 0.9; G's
+    under a hundredth of what it was at the start, base 0.9, severity by the ratio."""
     rule = Divergence()
     for name, player in (("d_grad", "D"), ("g_grad", "G")):
         series = columns.get(name)
@@ -651,9 +665,9 @@ def _gradients(columns: Columns, family: str) -> Iterator[Hit]:
 
 
 def _circles(columns: Columns, family: str) -> Iterator[Hit]:
-    """The live rule, in windows of the latest 512, 256, 128, 64 and 32 rows, and over the last half in block means, which
-    shows slow circles: one rhythm that holds the share of `Oscillation` and is too strong for noise (`SURPRISE`). Base 0.9;
-    severity by how far the rhythm moves the series, relative to its size."""
+    """The live rule, in windows of the latest 512, 256, 128, 64 and 32 rows, and over the last half in block means,
+    which shows slow circles: one rhythm that holds the share of `Oscillation` and is too strong for noise (`SURPRISE`).
+    Base 0.9; severity by how far the rhythm moves the series, relative to its size."""
     rule = Oscillation()
     best: Hit | None = None
     for name in ("d_loss", "g_adv", "g_loss", "d_real", "d_fake", "d_grad", "g_grad"):
@@ -671,7 +685,8 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
                 continue
             length = period * (at[-1] - at[0]) / max(1, window - 1)
             text = (
-                f"over the steps {at[0]} to {at[-1]}, {series.label or name} swings with a period of {length:.3g} steps, "
+                f"over the steps {at[0]} to {at[-1]}, {series.label or name} swings with a period "
+                f"of {length:.3g} steps, "
                 f"which is {share:.0%} of all it does"
             )
             evidence = Evidence(f"rhythm of {name}", share, text, None, (0.0, rule.share), _origin(series))
@@ -684,11 +699,11 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
 
 def _windows(n: int) -> Iterator[tuple[int, int]]:
     yield from ((w, 1) for w in (512, 256, 128, 64, 32) if n >= w)
-    yield from ((w, 1) for w in (n // 2, n) if 32 < w < 512)
-    for rows in (n // 2, n):
-        block = -(-rows // 512)
-        if block >= 2:
-            yield rows // block, block
+    if 32 < n // 2 < 512:
+        yield n // 2, 1
+    block = -(-(n // 2) // 512)
+    if block >= 2:
+        yield n // 2 // block, block
 
 
 def _rates(columns: Columns, family: str) -> Iterator[Hit]:

@@ -59,7 +59,8 @@ CHANCE: dict[str, tuple[float, ...]] = {
 """What D pays where it can't tell: its terms summed, and halved (the relativistic pair: one term, and two)."""
 
 CLAMPS = (16.118, 15.942, 13.816, 27.631, 18.421, 20.723, 23.026, 11.513, 100.0)
-"""-ln of 1e-7, float32's epsilon, 1e-6, 1e-12, 1e-8, 1e-9, 1e-10, 1e-5, and torch's own limit: where logs are cut off."""
+"""-ln of 1e-7, float32's epsilon, 1e-6, 1e-12, 1e-8, 1e-9, 1e-10, 1e-5, and torch's own limit: where logs are cut
+off."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,7 +64,8 @@ def test_no_loss_at_all_is_normal_under_a_relativistic_hinge_and_fatal_under_the
 
 
 def test_where_families_disagree_the_answer_is_cannot_tell_and_says_what_to_pass() -> None:
-    series = {"d_loss": Series.of(np.zeros(4)), "g_loss": Series.of([9.0, 8.5, 9.5, 18.5])}
+    zeros = replace(Series.of(np.zeros(4)), digits=6)  # 0.000000: less than a logistic loss could be beside such a G
+    series = {"d_loss": zeros, "g_loss": Series.of([9.0, 8.5, 9.5, 18.5])}
     judgement = judge_series(series)
     assert judgement.findings == ()
     assert "loss=" in judgement.undecided
@@ -141,15 +143,15 @@ def test_the_minimax_loss_vanishes_where_fakes_are_seen_through_and_the_other_do
     n = 100
     answers = {
         "d_real": Series.of(np.full(n, 0.9) + noise(n, 0.01)),
-        "d_fake": Series.of(np.full(n, 0.001) + noise(n, 1e-4)),
+        "d_fake": Series.of(np.full(n, 1e-5) + noise(n, 1e-6)),
     }
-    minimax = answers | {"d_loss": Series.of(0.12 + noise(n, 0.01)), "g_loss": Series.of(-0.001 + noise(n, 1e-4))}
+    minimax = answers | {"d_loss": Series.of(0.12 + noise(n, 0.01)), "g_loss": Series.of(-1e-5 + noise(n, 1e-6))}
     assert "vanishing_gradient" in names(judge_series(minimax, "saturating"))
-    other = answers | {"d_loss": Series.of(0.12 + noise(n, 0.01)), "g_loss": Series.of(6.9 + noise(n, 0.1))}
+    other = answers | {"d_loss": Series.of(0.12 + noise(n, 0.01)), "g_loss": Series.of(11.5 + noise(n, 0.1))}
     assert "vanishing_gradient" not in names(judge_series(other, "logistic"))
 
 
-@pytest.mark.parametrize("period", [4.0, 13.3, 40.0, 100.0])
+@pytest.mark.parametrize("period", [4.0, 13.3, 30.0, 50.0])
 def test_a_rhythm_is_an_oscillation_with_its_period(period: float) -> None:
     t = np.arange(600)
     d = 1.3 + 0.2 * np.sin(2 * np.pi * t / period) + noise(600, 0.05)

@@ -54,8 +54,8 @@ CASES = {
         [3 * 938 + 20, 3 * 938 + 21],
     ),
     "PyTorch-GAN, CycleGAN with ETA": Case(
-        "\r[Epoch 0/200] [Batch 1/300] [D loss: 0.5] [G loss: 12.0, adv: 0.9, cycle: 0.8, identity: 0.7] ETA: 12:30:00.1"
-        "\r[Epoch 0/200] [Batch 2/300] [D loss: 0.4] [G loss: 11.0, adv: 0.8, cycle: 0.7, identity: 0.6] ETA: 9:59:00.5",
+        "\r[Epoch 0/200] [Batch 1/300] [D loss: 0.5] [G loss: 12.0, adv: 0.9, cycle: 0.8, identity: 0.7] ETA: 12:30:00"
+        "\r[Epoch 0/200] [Batch 2/300] [D loss: 0.4] [G loss: 11.0, adv: 0.8, cycle: 0.7, identity: 0.6] ETA: 9:59:00",
         {"d_loss": [0.5, 0.4], "g_loss": [12.0, 11.0], "g_adv": [0.9, 0.8]},
         [1, 2],
     ),
@@ -108,14 +108,17 @@ CASES = {
         [100, 200],
     ),
     "BigGAN-PyTorch": Case(
-        "100/782 ( 12.79%) (TE/ET1k: 1:10 / 11:41) itr: 100, G_loss : +0.512, D_loss_real : +0.751, D_loss_fake : +0.622\n"
-        "101/782 ( 12.91%) (TE/ET1k: 1:11 / 11:42) itr: 101, G_loss : -0.112, D_loss_real : +0.651, D_loss_fake : +0.522\n",
+        "100/782 (12.7%) (TE/ET1k: 1:10 / 11:41) itr: 100, G_loss : +0.512, "
+        "D_loss_real : +0.751, D_loss_fake : +0.622\n"
+        "101/782 (12.9%) (TE/ET1k: 1:11 / 11:42) itr: 101, G_loss : -0.112, "
+        "D_loss_real : +0.651, D_loss_fake : +0.522\n",
         {"g_loss": [0.512, -0.112], "d_loss_real": [0.751, 0.651], "d_loss_fake": [0.622, 0.522]},
         [100, 101],
     ),
     "BasicSR": Case(
-        "2021-02-01 12:00:01,123 INFO: [ESRGA..][epoch:  3, iter:   5,000, lr:(1.000e-04,)] [eta: 2 days, 1:02:03, time "
-        "(data): 0.512 (0.001)] l_g_pix: 1.2e-02 l_g_percep: 9.1e-01 l_g_gan: 5.5e-02 l_d_real: 3.2484e-01 out_d_real: "
+        "2021-02-01 12:00:01,123 INFO: [ESRGA..][epoch:  3, iter:   5,000, lr:(1.000e-04,)] [eta: 2 days, 1:02:03, "
+        "time (data): 0.512 (0.001)] l_g_pix: 1.2e-02 l_g_percep: 9.1e-01 "
+        "l_g_gan: 5.5e-02 l_d_real: 3.2484e-01 out_d_real: "
         "-1.0425e+01 l_d_fake: 5.3701e-01 out_d_fake: -1.2688e+01 \n",
         {
             "g_adv": [0.055],
@@ -151,7 +154,8 @@ CASES = {
         [10, 20],
     ),
     "JSON inside text": Case(
-        'INFO:root:{"step": 1, "d_loss": 0.5, "g_loss": 1.5}\nINFO:root:{"step": 2, "d_loss": NaN, "g_loss": -Infinity}\n',
+        'INFO:root:{"step": 1, "d_loss": 0.5, "g_loss": 1.5}\n'
+        'INFO:root:{"step": 2, "d_loss": NaN, "g_loss": -Infinity}\n',
         {"d_loss": [0.5, float("nan")], "g_loss": [1.5, float("-inf")]},
         [1, 2],
     ),
@@ -162,7 +166,7 @@ CASES = {
     ),
     "a printed tensor": Case(
         "iter 1 d_loss: tensor(0.5000, device='cuda:0', grad_fn=<AddBackward0>) g_loss: tensor(1.25, device='cuda:0')\n"
-        "iter 2 d_loss: tensor(0.2500, device='cuda:0', grad_fn=<AddBackward0>) g_loss: tensor(1.75, device='cuda:0')\n",
+        "iter 2 d_loss: tensor(0.2500, device='cuda:0', grad_fn=<SubBackward>) g_loss: tensor(1.75, device='cuda:0')\n",
         {"d_loss": [0.5, 0.25], "g_loss": [1.25, 1.75]},
         [1, 2],
     ),

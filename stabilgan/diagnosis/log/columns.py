@@ -108,7 +108,8 @@ def _preference(name: str, run: Run) -> tuple[int, int, int]:
 def _settled(found: dict[Role, list[str]], run: Run) -> dict[Role, list[str]]:
     """`D_real` and `D_fake` without a word: answers, scores or losses, by what is there beside them.
 
-    Beside a loss of D they are answers (probabilities within [0, 1]) or raw scores; else, never negative, its two losses.
+    Beside a loss of D they are answers (probabilities within [0, 1]) or raw scores; else, never negative, its two
+    losses.
     """
     vague = [part for part in found if part.name.endswith("?")]
     for group in {part.group for part in vague}:

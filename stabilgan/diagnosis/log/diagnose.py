@@ -35,9 +35,10 @@ def diagnose_log(
 
     Args:
         path_or_text_file: a path, or an open stream (standard input).
-        mapping: part -> name of a column, such as `{"d_loss": "Loss_D"}`, where names don't say what they are; the parts
-            are the keys of `stabilgan.diagnosis.log.columns.TITLES`.
-        loss: the loss family, a name in `stabilgan.losses` or a usual one (bce, lsgan, wgan-gp, rahinge); None infers it.
+        mapping: part -> name of a column, such as `{"d_loss": "Loss_D"}`, where names don't say what they are; the
+            parts are the keys of `stabilgan.diagnosis.log.columns.TITLES`.
+        loss: the loss family, a name in `stabilgan.losses` or a usual one (bce, lsgan, wgan-gp, rahinge);
+            None infers it.
         strict: rows that can't be read are an error.
         progress: called with bytes read so far, and bytes in all or None.
 
@@ -64,7 +65,7 @@ def diagnose_log(
         more = f" (and {len(log.skipped) - 1} more)" if len(log.skipped) > 1 else ""
         raise InputError(f"{log.name}: {what} was skipped: {why}{more}; without strict the rest is read")
     check_mapping(mapping, log.names)
-    notes = [f"read as {log.format}", *log.notes, *_about_runs(log.store)]
+    notes: list[str] = [f"read as {log.format}", *log.notes, *_about_runs(log.store)]
     findings: list[Finding] = []
     evidence: list[Evidence] = []
     undecided: list[str] = []
@@ -75,12 +76,12 @@ def diagnose_log(
         notes += [note for note in taken if note not in notes]
         for game in playing:
             who = ", ".join(
-                part
-                for part in (f"run {run.number + 1}" if len(runs) > 1 else "", f"D {game.name}" if game.name else "")
-                if part
+                words
+                for words in (f"run {run.number + 1}" if len(runs) > 1 else "", f"D {game.name}" if game.name else "")
+                if words
             )
-            judgement, more = _judge(game, loss)
-            notes += [f"{who}: {note}" if who else note for note in more]
+            judgement, said = _judge(game, loss)
+            notes += [f"{who}: {note}" if who else note for note in said]
             findings += [_of(f, who) for f in judgement.findings]
             evidence += [_named(e, who) for e in judgement.evidence]
             if judgement.undecided:

@@ -119,6 +119,7 @@ def _holds_lists(record: dict[str, Any]) -> bool:
 def _done(log: Log) -> Log:
     if not log.names:
         raise InputError(
-            f"{log.name}: no number with a name was found; expected something like 'loss_d: 0.69' or a table with a header"
+            f"{log.name}: no number with a name was found; expected something like 'loss_d: "
+            f"0.69' or a table with a header"
         )
     return log

@@ -111,7 +111,8 @@ class _Counted(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if self.pushed:
-            data, self.pushed = self.pushed, b""
+            size = len(self.pushed) if size < 0 else size
+            data, self.pushed = self.pushed[:size], self.pushed[size:]
             return data
         data = self.raw.read(size) or b""
         self.count += len(data)

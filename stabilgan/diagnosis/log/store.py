@@ -167,10 +167,10 @@ class Store:
         self.rows += 1
         run = self.run
         if iteration is None and (epoch is None or (self.placed and not self.only_epochs)):
-            if not self.placed:  # rows are counted: a column that comes again begins a new one
-                if not run.here.isdisjoint(names) or run.step < 0:
-                    run.step += 1
-                    run.here = set()
+            # Where nothing says a place, rows are counted: a column that comes again begins a new one.
+            if not self.placed and (run.step < 0 or not run.here.isdisjoint(names)):
+                run.step += 1
+                run.here = set()
             run.here.update(names)
             run.put(names, values)
             run.rows += 1

@@ -3,9 +3,9 @@
 Lines of a log look alike, so each *shape* (the text between its numbers) is understood once: which number is which
 column, which is the epoch or the iteration. Later lines of that shape cost one match of a regular expression.
 
-Understood are `name: 1.0`, `name = 1.0`, `name 1.0`, JSON inside text, `[3/200][20/938]`, `D(G(z)): 0.1 / 0.2`, a number
-that begins the line (a step), `10 -> 0` (the column goes on), and, after a semicolon, numbers without names that go on
-with those before: `loss_d: 0.8, loss_g: 1.2; 0.07, 4.2`.
+Understood are `name: 1.0`, `name = 1.0`, `name 1.0`, JSON inside text, `[3/200][20/938]`, `D(G(z)): 0.1 / 0.2`, a
+number that begins the line (a step), `10 -> 0` (the column goes on), and, after a semicolon, numbers without names
+that go on with those before: `loss_d: 0.8, loss_g: 1.2; 0.07, 4.2`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Row:
 
 @dataclass
 class Plan:
-    """What to take from lines of one shape; `pattern` captures just those numbers, in the order of `taken`, from one line,
-    and `block` from each of many."""
+    """What to take from lines of one shape; `pattern` captures just those numbers, in the order of `taken`, from one
+    line, and `block` from each of many."""
 
     rows: list[Row]
     pattern: re.Pattern[str]
