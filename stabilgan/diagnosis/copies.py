@@ -16,6 +16,10 @@ TWIN = 0.01
 COPY = 0.5
 """A fake is a near copy of a training sample within at most this share of that one's distance to its nearest other."""
 
+RARE = 0.01
+"""Where this share of held-out samples comes nearer, as in few dimensions, a near copy has to be nearer than half of
+what they come to."""
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -71,7 +75,7 @@ class Memory:
 
     Attributes:
         share: of the fakes nearer than `limit`, 0..1.
-        reference: the same of held-out reals; at most about 0.01, by the choice of the limit.
+        reference: the same of held-out reals; under 0.01, by the choice of the limit.
         exact: the share of fakes at distance 0 from a training sample.
         exact_reference: the same of held-out reals.
         limit: on the ratio of distances.
@@ -151,7 +155,8 @@ def memory(real: Tensor, fake: Tensor, found: Neighbours, train: Tensor | None =
         far = squares.median().sqrt().item()
         nearness = across.median().sqrt().item() / far if far else None
     theirs, mine = _ratio(*held), _ratio(across, alone[where])
-    limit = min(theirs.quantile(0.01).item(), COPY)
+    rare = theirs.quantile(RARE).item()
+    limit = COPY if rare >= COPY else rare / 2  # half, since the quantile of few samples is a rough one
     close = mine <= limit
     return Memory(
         share=close.double().mean().item(),

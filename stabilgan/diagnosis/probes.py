@@ -54,7 +54,7 @@ def latent(generator: Generator, scale: float, *, seed: int = 0) -> Latent:
     """
     z = generator.latents(LATENTS, seed)
     labels = None if generator.classes is None else torch.zeros(LATENTS, dtype=torch.int64, device=z.device)
-    one = _rows(generator.generate(z, labels, seed=seed))
+    one = _rows(_one_by_one(generator, z, labels, seed))
     still = z[:1].expand_as(z).contiguous()
     other = _rows(generator.generate(still, generator.labels(LATENTS, seed), seed=seed + 1))
     moves = one.var(0).sum().item(), other.var(0).sum().item()
@@ -68,7 +68,7 @@ def path(generator: Generator, scale: float, *, seed: int = 0) -> Path:
     ends = generator.latents(2 * PATHS, seed + 2)
     t = torch.linspace(0, torch.pi / 2, STEPS, device=ends.device).view(1, STEPS, *[1] * (ends.ndim - 1))
     z = ends[:PATHS, None] * t.cos() + ends[PATHS:, None] * t.sin()
-    strips = generator.generate(z.flatten(0, 1), seed=seed).float().cpu()
+    strips = _one_by_one(generator, z.flatten(0, 1), None, seed).float().cpu()
     rows = strips.flatten(1).double().view(PATHS, STEPS, -1)
     steps = torch.linalg.vector_norm(rows.diff(dim=1), dim=2)
     lengths = steps.sum(1)
@@ -88,6 +88,12 @@ def dead(fake: Tensor, real: Tensor) -> Tensor:
     """
     theirs, ours = real.double().std(0), fake.double().std(0)
     return (theirs > 0.1 * theirs.max()) & (ours <= 1e-4 * theirs)
+
+
+def _one_by_one(generator: Generator, z: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+    """Samples of the latents with one and the same noise: in a batch each row would have noise of its own."""
+    kept = [None] * len(z) if labels is None else [labels[i : i + 1] for i in range(len(z))]
+    return torch.cat([generator.generate(z[i : i + 1], kept[i], seed=seed) for i in range(len(z))])
 
 
 def _rows(x: Tensor) -> Tensor:

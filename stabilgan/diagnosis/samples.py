@@ -258,7 +258,8 @@ def _axes(x: Tensor) -> Tensor:
     if x.shape[1] <= 2:
         return torch.eye(x.shape[1], device=x.device)
     few = x[:1000] - x.mean(0)
-    return torch.linalg.svd(few, full_matrices=False).Vh[:2].T
+    axes: Tensor = torch.linalg.svd(few, full_matrices=False).Vh[:2].T
+    return axes
 
 
 def _pictures(real: Samples, fake: Samples, train: Samples | None, figures: Mapping[str, Any]) -> dict[str, Any]:

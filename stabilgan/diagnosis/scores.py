@@ -54,11 +54,11 @@ def listen(
     """
     generated = torch.Generator().manual_seed(seed)
     noise = real.mean(0) + real.std(0) * torch.randn(fake.shape, generator=generated)
-    said = [discriminator.score(x) for x in (real, fake, noise)]
+    reals, fakes, noises = (discriminator.score(x) for x in (real, fake, noise))
     probabilities = bool(discriminator.probabilities)
     slope = _slope(discriminator, real, fake)
     reaching, flat = _reaching(discriminator, generator, loss, probabilities, seed, real.float().std().item())
-    return Scores(*said, slope, reaching, flat, probabilities)
+    return Scores(reals, fakes, noises, slope, reaching, flat, probabilities)
 
 
 def _slope(discriminator: Discriminator, real: Tensor, fake: Tensor) -> float:
@@ -69,7 +69,7 @@ def _slope(discriminator: Discriminator, real: Tensor, fake: Tensor) -> float:
     if not score.requires_grad:
         return float("nan")
     (grad,) = torch.autograd.grad(score.sum(), middle)
-    return torch.linalg.vector_norm(grad.flatten(1), dim=1).median().item()
+    return float(torch.linalg.vector_norm(grad.flatten(1), dim=1).median())
 
 
 def _reaching(

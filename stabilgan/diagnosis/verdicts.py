@@ -26,7 +26,7 @@ TARGETS = 5
 """So many reals have to be copied where no training set is given: by chance one or two may be."""
 NEARER = 0.5
 """Memorisation where fakes are so many times as far from the training set as new data are (medians)."""
-BLIND = 0.5
+BLIND = 0.3
 """No clean bill where a loss of this share of the data would not be seen."""
 
 MEANINGS = {
@@ -133,7 +133,7 @@ def _memorisation(null: Null, copied: Memory, worst: Dropped | None) -> Finding 
     if max(exact, close) >= COPIED and copied.targets >= (2 if copied.trained else TARGETS):
         sure, severity = _sure(max(exact, close), COPIED, 0.2), max(copied.exact, copied.share)
     if copied.nearness is not None and copied.nearness < NEARER:
-        sure, severity = max(sure, _sure(copied.nearness, NEARER, 0.3)), max(severity, 1 - copied.nearness)
+        sure, severity = max(sure, _sure(copied.nearness, NEARER, 0.3)), severity or 1 - copied.nearness
     if not severity:
         return None
     told = [of_memory(copied)]
@@ -153,7 +153,7 @@ def _undecided(null: Null, dropped: list[Dropped], off: bool) -> str:
         )
     finest = min((d.finest for d in dropped), default=1.0)
     if finest > BLIND:
-        return f"with {null.n} samples of each side even a loss of half of the data would not be seen; draw more"
+        return f"with {null.n} samples of each side a loss of a third of the data would not be seen; draw more"
     return ""
 
 

@@ -11,7 +11,7 @@ from stabilgan.diagnosis import Diagnosis, InputError, probes, scores
 from stabilgan.diagnosis.models import load_discriminator, load_generator
 
 
-def data(n: int = 400, seed: int = 0) -> Tensor:
+def data(n: int = 400, seed: int = 11) -> Tensor:
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
 
 

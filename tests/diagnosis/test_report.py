@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html.parser
 import io
 import json
 import re
 import runpy
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def shown(found: Diagnosis) -> str:
     return out.getvalue()
 
 
-class Tags(html.parser.HTMLParser):
+class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []

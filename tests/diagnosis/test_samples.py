@@ -249,7 +249,7 @@ def test_digits_that_are_left_out_are_found_with_their_share(
     for left_out in ((), (3,), (3, 7), (0, 2, 3, 7, 9), (0, 1, 2, 3, 4, 5, 6, 7, 8)):
         keep = ~torch.isin(classes, torch.tensor(left_out, dtype=classes.dtype))
         share = 1 - torch.isin(named, torch.tensor([k for k in range(10) if k not in left_out])).double().mean().item()
-        labels = {"labels_real": named, "labels_fake": classes[keep]} if with_labels else {}
+        labels = {"labels_real": named, "labels_fake": classes[keep][:2500]} if with_labels else {}
         found = judged(real, other[keep][:2500], **labels)
         severities.append(worst(found))
         if left_out:
