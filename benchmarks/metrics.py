@@ -3,18 +3,22 @@
     python benchmarks/metrics.py                                    # all, N = 5,000 and 10,000, d = 64 and 2,048
     python benchmarks/metrics.py --measure prdc --n 50000 --d 64 --threads 2
     python benchmarks/metrics.py --device cuda --n 50000 --d 2048
+    python benchmarks/metrics.py --json benchmarks/results/metrics-cpu.json    # go on with a record
 
 Each contender runs in a process of its own, warm (one small run before), and they take turns, so that a busy machine is
 equally unfair to all. Printed are medians over the rounds: wall time, processor time over all threads (steadier on a
-busy machine), and ratios to ours; memory is the most that a run added to what the process held before. `matmul`
-multiplies tiles of 2,048 rows as often as our measure does (PRDC needs N²/2 + M²/2 + NM products of length d, since
-distances within a set are symmetric), and nothing else: it is the bound that our time is compared with. What needs
-more than --memory GB of N x N matrices is left out, and said to be.
+busy machine), and ratios to ours; memory is the most that a run added to what the process held before. `matmul` makes
+plain products of the multiply-adds that no exact form of the measure can do without (`bound` in metrics_contenders.py
+counts them), and nothing else: our time over its is the ratio to the bound. What needs more than --memory GB of N x N
+matrices is left out, and said to be. With --json every setting is written to the record as soon as it is measured, and
+a setting that the record holds is not measured again (--again does).
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
-import io
+import datetime
 import json
 import multiprocessing as mp
 import multiprocessing.connection
@@ -23,189 +27,25 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-Run = Callable[[], float]
+import metrics_contenders as runners
+from metrics_contenders import Setting
 
-
-def contenders(measure: str, n: int, d: int, device: str, precision: str) -> dict[str, Callable[[], Run]]:
-    """For each contender what makes it ready; that returns what to time, which returns the value it found."""
-    import numpy as np
-    import torch
-
-    from stabilgan import metrics
-
-    def pair(size: int = n) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = torch.Generator().manual_seed(0)
-        x, y = (torch.randn(size, d, generator=rng) for _ in range(2))
-        return x.abs().to(device), (1.1 * y).abs().to(device)  # not centred, like a network's activations
-
-    def ours(call: Callable[[torch.Tensor, torch.Tensor], float]) -> Callable[[], Run]:
-        def ready() -> Run:
-            small = pair(600)
-            call(*small)
-            x, y = pair()
-            return lambda: call(x, y)
-
-        return ready
-
-    def theirs(call: Callable[[torch.Tensor, torch.Tensor], float]) -> Callable[[], Run]:
-        def ready() -> Run:
-            quiet = contextlib.redirect_stdout(io.StringIO())
-            with quiet:
-                call(*(part.cpu() for part in pair(600)))
-            x, y = (part.cpu() for part in pair())
-
-            def run() -> float:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    return call(x, y)
-
-            return run
-
-        return ready
-
-    def matmul(products: float) -> Callable[[], Run]:
-        def ready() -> Run:
-            side = min(2048, n)
-            a, b = (torch.randn(side, d, device=device) for _ in range(2))
-            out = torch.empty(side, side, device=device)
-            torch.mm(a, b.T, out=out)
-            times = max(1, round(products / side**2))
-
-            def run() -> float:
-                for _ in range(times):
-                    torch.mm(a, b.T, out=out)
-                return out[0, 0].item()
-
-            return run
-
-        return ready
-
-    if measure == "prdc":
-
-        def prdc_package(x: torch.Tensor, y: torch.Tensor) -> float:
-            from prdc import compute_prdc
-
-            return float(compute_prdc(x.numpy(), y.numpy(), nearest_k=5)["precision"])
-
-        def fidelity(x: torch.Tensor, y: torch.Tensor) -> float:
-            from torch_fidelity.metric_prc import prc_features_to_metric
-
-            return float(
-                prc_features_to_metric(
-                    y, x, prc_neighborhood=5, prc_batch_size=10_000, save_cpu_ram=True, verbose=False
-                )["precision"]
-            )
-
-        return {
-            "ours": ours(lambda x, y: metrics.prdc(x, y).precision),
-            "matmul": matmul(2 * n * n),
-            "prdc": theirs(prdc_package),
-            "torch-fidelity": theirs(fidelity),
-        }
-    if measure == "frechet":
-
-        def moments(x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-            array = x.double().numpy()
-            return array.mean(0), np.cov(array, rowvar=False)
-
-        def pytorch_fid(x: torch.Tensor, y: torch.Tensor) -> float:
-            from pytorch_fid.fid_score import calculate_frechet_distance
-
-            return float(calculate_frechet_distance(*moments(x), *moments(y)))
-
-        def fidelity(x: torch.Tensor, y: torch.Tensor) -> float:
-            from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-
-            a, b = (fid_features_to_statistics(part.double()) for part in (x, y))
-            return float(fid_statistics_to_metric(a, b, verbose=False)["frechet_inception_distance"])
-
-        def torchmetrics(x: torch.Tensor, y: torch.Tensor) -> float:
-            from torchmetrics.image.fid import _compute_fid
-
-            a, b = x.double(), y.double()
-            return float(_compute_fid(a.mean(0), a.T.cov(), b.mean(0), b.T.cov()))
-
-        return {
-            "ours": ours(lambda x, y: metrics.frechet_distance(x, y).distance),
-            "pytorch-fid": theirs(pytorch_fid),
-            "torch-fidelity": theirs(fidelity),
-            "torchmetrics": theirs(torchmetrics),
-        }
-    if measure == "kernel":
-
-        def fidelity(x: torch.Tensor, y: torch.Tensor) -> float:
-            from torch_fidelity.metric_kid import kid_features_to_metric
-
-            size = min(1000, len(x))
-            found = kid_features_to_metric(x, y, kid_subsets=100, kid_subset_size=size, verbose=False)
-            return float(found["kernel_inception_distance_mean"])
-
-        def torchmetrics(x: torch.Tensor, y: torch.Tensor) -> float:
-            from torchmetrics.image.kid import poly_mmd
-
-            size = min(1000, len(x))
-            rng = torch.Generator().manual_seed(0)
-            found = [
-                poly_mmd(
-                    x[torch.randperm(len(x), generator=rng)[:size]], y[torch.randperm(len(y), generator=rng)[:size]]
-                )
-                for _ in range(100)
-            ]
-            return float(torch.stack(found).mean())
-
-        return {
-            "ours": ours(lambda x, y: metrics.kernel_distance(x, y).distance),
-            "torch-fidelity": theirs(fidelity),
-            "torchmetrics": theirs(torchmetrics),
-        }
-    if measure in ("vendi", "vendi-2"):
-        q = 1 if measure == "vendi" else 2
-
-        def vendi(name: str) -> Callable[[torch.Tensor, torch.Tensor], float]:
-            def call(x: torch.Tensor, _: torch.Tensor) -> float:
-                from vendi_score import vendi
-
-                return float(getattr(vendi, name)(x.numpy(), q=q))
-
-            return call
-
-        return {
-            "ours": ours(lambda x, _: metrics.vendi_score(x, q=q).score),
-            "vendi-score score_X": theirs(vendi("score_X")),
-            "vendi-score score_dual": theirs(vendi("score_dual")),
-        }
-
-    def images(size: int) -> tuple[torch.Tensor, torch.Tensor]:  # ms-ssim: N pairs of d x d
-        rng = torch.Generator().manual_seed(0)
-        a = torch.rand(size, 3, d, d, generator=rng)
-        return a.to(device), (a + 0.2 * torch.rand(size, 3, d, d, generator=rng)).clamp(0, 1).to(device)
-
-    def compared(call: Callable[[torch.Tensor, torch.Tensor], float], where: str) -> Callable[[], Run]:
-        def ready() -> Run:
-            call(*(part.to(where) for part in images(1)))
-            a, b = (part.to(where) for part in images(n))
-            return lambda: call(a, b)
-
-        return ready
-
-    def torchmetrics_ssim(a: torch.Tensor, b: torch.Tensor) -> float:
-        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as score
-
-        return float(score(a, b, data_range=1.0))
-
-    def pytorch_ssim(a: torch.Tensor, b: torch.Tensor) -> float:
-        from pytorch_msssim import ms_ssim
-
-        return float(ms_ssim(a, b, data_range=1.0))
-
-    return {
-        "ours": compared(lambda a, b: metrics.ms_ssim(a, b, data_range=1.0).mean().item(), device),
-        "torchmetrics": compared(torchmetrics_ssim, "cpu"),
-        "pytorch-msssim": compared(pytorch_ssim, "cpu"),
-    }
+MEASURES = list(runners.MEASURES)
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "prdc",
+    "vendi-score",
+    "torch-fidelity",
+    "torchmetrics",
+    "pytorch-fid",
+    "pytorch-msssim",
+)
 
 
 def peak_kib(name: str) -> int:
@@ -215,17 +55,17 @@ def peak_kib(name: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
 
 
-def worker(pipe: multiprocessing.connection.Connection, name: str, options: dict[str, Any], threads: int) -> None:
+def worker(pipe: multiprocessing.connection.Connection, name: str, of: Setting, threads: int) -> None:
     """One contender: get ready, then run once for every word that comes."""
     warnings.simplefilter("ignore")
     import torch
 
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = options["precision"] == "tf32"
-    cuda = options["device"] == "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = of.precision == "tf32"
+    cuda = of.device == "cuda"
     try:
-        run = contenders(**options)[name]()
-    except Exception as error:
+        run = runners.contenders(of)[name]()
+    except Exception as error:  # whatever a package raises is what it has to say
         pipe.send({"failed": f"{type(error).__name__}: {error}"})
         return
     pipe.send({"ready": True})
@@ -233,6 +73,7 @@ def worker(pipe: multiprocessing.connection.Connection, name: str, options: dict
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         before = peak_kib("VmRSS")
+        held = 0
         if cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -246,28 +87,27 @@ def worker(pipe: multiprocessing.connection.Connection, name: str, options: dict
         pipe.send({"wall": wall, "processor": processor, "memory": memory, "value": value})
 
 
-def too_big(name: str, measure: str, n: int, limit: float) -> float:
-    """GB of N x N matrices that a contender holds, if more than the limit; else 0."""
-    matrices = {"prdc": 3 * 4, "torch-fidelity": 2 * 4} if measure == "prdc" else {"vendi-score score_X": 3 * 4}
-    size = matrices.get(name, 0) * n * n / 2**30
-    return size if size > limit else 0.0
-
-
-def race(measure: str, n: int, d: int, threads: int, args: argparse.Namespace) -> list[dict[str, object]]:
-    """All contenders of one setting, taking turns."""
-    options: dict[str, Any] = {"measure": measure, "n": n, "d": d, "device": args.device, "precision": args.precision}
+def race(of: Setting, threads: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All contenders of one setting, taking turns: a row for each."""
     os.environ.update({name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
-    context, racers, rows = mp.get_context("spawn"), {}, []
-    print(f"\n{measure}, N = {n:,}, d = {d:,}, {threads} thread{'s' * (threads > 1)}, {args.device}", flush=True)
-    for name in contenders(**options):
-        size = too_big(name, measure, n, args.memory)
-        if size or (args.only_ours and name not in ("ours", "matmul")):
-            print(f"  {name:24s} left out" + (f": would need {size:.0f} GB" if size else ""))
-            continue
-        here, there = context.Pipe()
-        process = context.Process(target=worker, args=(there, name, options, threads))
-        process.start()
-        there.close()
+    context, racers = mp.get_context("spawn"), {}
+    row = asdict(of) | {"threads": threads}
+    rows: list[dict[str, Any]] = []
+    print(f"\n{of.measure}, N = {of.n:,}, d = {of.d:,}, {threads} thread{'s' * (threads > 1)}, {of.device}", flush=True)
+    for name in runners.contenders(of):
+        size = runners.matrices(name, of)
+        if args.only and name not in args.only:
+            print(f"  {name:24s} left out")
+        elif size > args.memory:
+            print(f"  {name:24s} left out: would need {size:.0f} GB")
+            rows.append({**row, "contender": name, "left_out": f"would need {size:.0f} GB"})
+        else:
+            here, there = context.Pipe()
+            process = context.Process(target=worker, args=(there, name, of, threads))
+            process.start()
+            there.close()
+            racers[name] = (process, here, [])
+    for name, (process, here, _) in list(racers.items()):
         try:
             said = here.recv()
         except EOFError:
@@ -275,8 +115,8 @@ def race(measure: str, n: int, d: int, threads: int, args: argparse.Namespace) -
         if "failed" in said:
             print(f"  {name:24s} did not run: {said['failed']}")
             process.join()
-        else:
-            racers[name] = (process, here, [])
+            del racers[name]
+            rows.append({**row, "contender": name, "left_out": f"did not run: {said['failed']}"})
     for _ in range(args.rounds):
         for _, here, runs in racers.values():
             here.send(True)
@@ -288,22 +128,66 @@ def race(measure: str, n: int, d: int, threads: int, args: argparse.Namespace) -
         name: {key: (max if key == "memory" else statistics.median)(run[key] for run in runs) for key in runs[0]}
         for name, (_, _, runs) in racers.items()
     }
-    for name, found in median.items():
-        base = median.get("ours", found)
+    found = runners.bound(of)
+    for name, took in median.items():
+        if name == "matmul":
+            took |= {key: took[key] * runners.matmul_scale(of) for key in ("wall", "processor")}
+            took["value"] = None
+    for name, took in median.items():
+        base = median.get("ours", took)
         print(
-            f"  {name:24s} {found['wall']:8.2f} s x{found['wall'] / base['wall']:<6.2f} "
-            f"processor {found['processor']:8.2f} s x{found['processor'] / base['processor']:<6.2f} "
-            f"{found['memory']:8.0f} MB  {found['value']:.7g}",
+            f"  {name:24s} {took['wall']:8.3f} s x{took['wall'] / base['wall']:<6.2f} "
+            f"processor {took['processor']:8.3f} s x{took['processor'] / base['processor']:<6.2f} "
+            f"{took['memory']:8.0f} MB  {'' if took['value'] is None else format(took['value'], '.7g')}",
             flush=True,
         )
-        rows.append({**options, "threads": threads, "contender": name, "rounds": args.rounds, **found})
+        rows.append({**row, "contender": name, "rounds": args.rounds, **took})
+    if found and {"ours", "matmul"} <= set(median):
+        work, dtype, what = found
+        wall, processor = (median["ours"][key] / median["matmul"][key] for key in ("wall", "processor"))
+        print(
+            f"  bound: {work:.3g} multiply-adds in {str(dtype)[6:]} ({what}); "
+            f"ours takes {wall:.2f} times that, {processor:.2f} in processor time"
+        )
     return rows
+
+
+def started(path: Path | None, environment: dict[str, Any]) -> dict[str, Any]:
+    """The record to go on with. Raises SystemExit if it was made by other versions, or on another machine."""
+    if path is None or not path.exists():
+        return {"environment": environment, "rows": []}
+    record: dict[str, Any] = json.loads(path.read_text())
+    before = record["environment"]
+    differ = [key for key in environment if key != "commit" and before.get(key) != environment[key]]
+    if differ:
+        sys.exit(
+            f"{path} was made with {', '.join(f'{key} {before.get(key)}' for key in differ)}; here it is "
+            f"{', '.join(f'{key} {environment[key]}' for key in differ)}; write to another file, or remove that one"
+        )
+    return record
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """A line for each row, atomically."""
+    rows = ",\n".join(json.dumps(row) for row in record["rows"])
+    part = path.with_suffix(".part")
+    part.write_text(f'{{"environment": {json.dumps(record["environment"])},\n"rows": [\n{rows}\n]}}\n')
+    os.replace(part, path)
+
+
+def surroundings(device: str) -> dict[str, Any]:
+    """The machine and the versions that the times belong to."""
+    import torch
+
+    from stabilgan.bench.run import environment
+
+    known = {name: metadata.version(name) for name in PACKAGES}
+    return environment(torch.device(device)) | {"cores": os.cpu_count(), **known}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measures = ["prdc", "frechet", "kernel", "vendi", "vendi-2", "ms-ssim"]
-    parser.add_argument("--measure", nargs="+", choices=measures, default=measures)
+    parser.add_argument("--measure", nargs="+", choices=MEASURES, default=MEASURES)
     parser.add_argument("--n", nargs="+", type=int, default=[5000, 10_000])
     parser.add_argument("--d", nargs="+", type=int, default=[64, 2048])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
@@ -311,16 +195,26 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "tf32"], default="float32", help="of products on a GPU")
     parser.add_argument("--memory", type=float, default=12.0, help="GB that a contender's N x N matrices may take")
-    parser.add_argument("--only-ours", action="store_true", help="leave the packages out")
-    parser.add_argument("--json", type=Path, help="write every median to this file")
+    parser.add_argument("--only", nargs="+", help="contenders to run, such as ours and matmul")
+    parser.add_argument("--json", type=Path, help="the record to write, or to go on with")
+    parser.add_argument("--again", action="store_true", help="measure again what the record holds")
     args = parser.parse_args()
-    rows = []
+    here = surroundings(args.device)
+    record = started(args.json, here)
     for measure in args.measure:
         for n, d in [(16, 256)] if measure == "ms-ssim" else [(n, d) for d in args.d for n in args.n]:
             for threads in args.threads:
-                rows += race(measure, n, d, threads, args)
+                of = Setting(measure, n, d, args.device, args.precision)
+                key = asdict(of) | {"threads": threads}
+                held = [row for row in record["rows"] if key.items() <= row.items()]
+                if held and not args.again:
+                    print(f"\n{measure}, N = {n:,}, d = {d:,}, {threads} threads: in the record")
+                    continue
+                date = datetime.datetime.now(datetime.UTC).date().isoformat()
+                new = [row | {"date": date, "commit": here["commit"]} for row in race(of, threads, args)]
+                record["rows"] = [row for row in record["rows"] if row not in held] + new
                 if args.json:
-                    args.json.write_text(json.dumps({"python": sys.version.split()[0], "rows": rows}, indent=1))
+                    write(args.json, record)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/overhead.py
 
-Two loops: the dense ring GAN (PacGAN's sizes, batch 100) and a DCGAN at 32 x 32 (64 channels at its widest, batch 64).
+Two GANs: the dense ring GAN (PacGAN's sizes, batch 100) and a DCGAN at 32 x 32 (64 channels at its widest, batch 64).
+Three loops: a plain one, Lightning's (manual optimization) and Accelerate's, each against itself without a game.
 Each round times a few steps of every variant in an order drawn anew; the ratio is of medians over rounds, and its
 interval the 2.5 and 97.5 percentiles of ratios of bootstrapped medians. "raw again" is the raw loop once more: how far
 its ratio is from 1 is the noise of the machine. On a CPU the process's own CPU time is taken, so that other work on the
@@ -11,15 +12,17 @@ machine does not count; on a GPU the wall clock.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 import numpy as np
 import torch
+from overhead_frameworks import Make, Tricks, accelerate_loop, lightning_loop, optimizers
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -27,10 +30,10 @@ from torch import Tensor, nn
 import stabilgan
 from stabilgan import losses, workloads
 
-VARIANTS = {
+VARIANTS: dict[str, Tricks] = {
     "raw": None,
     "raw again": None,
-    "no tricks": [],
+    "no tricks": list,
     "R1": lambda: [stabilgan.R1(1.0)],
     "watch": lambda: [stabilgan.Watch()],
 }
@@ -73,17 +76,15 @@ def dcgan() -> tuple[nn.Module, nn.Module, Callable[[], Tensor], Callable[[], Te
     return g, d, lambda: x, lambda: torch.randn(64, 64, 1, 1)
 
 
-def loop(
-    make: Callable[[], tuple[nn.Module, nn.Module, Callable[[], Tensor], Callable[[], Tensor]]],
-    variant: str,
-    device: torch.device,
-) -> Callable[[int], None]:
+GANS = {"ring": ("ring, PacGAN's sizes", ring), "dcgan": ("DCGAN 32 x 32", dcgan)}
+
+
+def plain_loop(make: Make, tricks: Tricks, device: torch.device) -> Callable[[int], None]:
     """A plain training loop, raw or with the three words; returns what runs n steps of it."""
     g, d, real, latent = make()
     g, d = g.to(device), d.to(device)
     x = real().to(device)
-    opt_g, opt_d = (torch.optim.Adam(net.parameters(), 1e-4, (0.8, 0.999)) for net in (g, d))
-    tricks = VARIANTS[variant]
+    opt_g, opt_d = optimizers(g, d)
     if tricks is None:
 
         def raw(n: int) -> None:
@@ -97,7 +98,7 @@ def loop(
                 opt_g.step()
 
         return raw
-    game = stabilgan.attach(g, d, opt_g, opt_d, tricks() if callable(tricks) else tricks)
+    game = stabilgan.attach(g, d, opt_g, opt_d, tricks())
 
     def hooked(n: int) -> None:
         for _ in range(n):
@@ -112,13 +113,20 @@ def loop(
     return hooked
 
 
+LOOPS = {"plain": plain_loop, "lightning": lightning_loop, "accelerate": accelerate_loop}
+
+
 @click.command()
 @click.option("--rounds", default=150, show_default=True, help="Rounds of every variant.")
 @click.option("--steps", default=4, show_default=True, help="Steps in a round.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--loop", "kinds", multiple=True, type=click.Choice([*LOOPS]), default=[*LOOPS], show_default=True)
+@click.option("--gan", "gans", multiple=True, type=click.Choice([*GANS]), default=[*GANS], show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(rounds: int, steps: int, threads: int, device: str, as_json: bool) -> None:
+def main(
+    rounds: int, steps: int, threads: int, device: str, kinds: Sequence[str], gans: Sequence[str], as_json: bool
+) -> None:
     """Times a game's own cost per step."""
     torch.set_num_threads(threads)
     where, found, order = torch.device(device), [], random.Random(0)
@@ -131,8 +139,8 @@ def main(rounds: int, steps: int, threads: int, device: str, as_json: bool) -> N
             torch.cuda.synchronize()
         return 1000 * (clock() - began) / steps
 
-    for name, make in (("ring, PacGAN's sizes", ring), ("DCGAN 32 x 32", dcgan)):
-        loops = {variant: loop(make, variant, where) for variant in VARIANTS}
+    for kind, name in itertools.product(kinds, gans):
+        loops = {variant: LOOPS[kind](GANS[name][1], tricks, where) for variant, tricks in VARIANTS.items()}
         times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         for variant in VARIANTS:
             loops[variant](10)
@@ -147,7 +155,8 @@ def main(rounds: int, steps: int, threads: int, device: str, as_json: bool) -> N
             low, high = np.percentile(ratios, [2.5, 97.5])
             found.append(
                 {
-                    "loop": name,
+                    "loop": kind,
+                    "gan": GANS[name][0],
                     "variant": variant,
                     "ms": statistics.median(values),
                     "ratio": statistics.median(values) / statistics.median(times["raw"]),
@@ -158,10 +167,11 @@ def main(rounds: int, steps: int, threads: int, device: str, as_json: bool) -> N
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    table = Table("loop", "variant", "ms per step", "ratio to raw", "95 %")
+    table = Table("loop", "GAN", "variant", "ms per step", "ratio to raw", "95 %")
     for row in found:
         table.add_row(
             row["loop"],
+            row["gan"],
             row["variant"],
             f"{row['ms']:.3f}",
             f"{row['ratio']:.3f}",

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from stabilgan._version import __version__
 
 if TYPE_CHECKING:
-    from stabilgan.detectors import Alarm, Collapse, Detector, Divergence, Oscillation, Reading, Saturation, Watch
+    from stabilgan.checks import LoopWarning
+    from stabilgan.detectors import (
+        Alarm,
+        AlarmWarning,
+        Collapse,
+        Detector,
+        Divergence,
+        Oscillation,
+        Reading,
+        Saturation,
+        Watch,
+    )
     from stabilgan.diagnosis.api import diagnose
     from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
     from stabilgan.trainer import Trainer
@@ -26,8 +37,10 @@ if TYPE_CHECKING:
     from stabilgan.workloads import Workload
 
 _HOMES = {
+    "stabilgan.checks": ("LoopWarning",),
     "stabilgan.detectors": (
         "Alarm",
+        "AlarmWarning",
         "Collapse",
         "Detector",
         "Divergence",
@@ -61,10 +74,12 @@ __all__ = [
     "SELECT",
     "STEP",
     "Alarm",
+    "AlarmWarning",
     "Collapse",
     "Detector",
     "Divergence",
     "Game",
+    "LoopWarning",
     "Minibatch",
     "MinibatchStddev",
     "Oscillation",

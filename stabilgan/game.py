@@ -7,7 +7,6 @@ A *trick* is one change to adversarial training: methods that take a value and r
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stabilgan import host, losses, surgery
+from stabilgan import checks, host, losses, surgery
 
 Player = Literal["d", "g"]
 PLAYERS: tuple[Player, Player] = ("d", "g")
@@ -78,6 +77,13 @@ class Trick:
     def after_step(self, player: Player, game: Game) -> None:
         """The player's weights have moved."""
 
+    def teardown(self, game: Game) -> None:
+        """Once, at detach: close what `setup` opened."""
+
+    def report(self) -> dict[str, float | str]:
+        """Numbers and words for the loop's progress bar, by short names; never waits for the device."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -130,6 +136,9 @@ class Game:
         scores: D's latest output by verb, detached. A verb is missing where D was never called with its tensor.
         losses: what the loop told `record`, detached.
         loss: the pair of losses after the tricks have changed it, or None in a loop that owns its loss.
+        probabilities: D's scores have passed a sigmoid. Known at attach where that is D's last layer, else from the
+            graph of D's first call.
+        distributed: penalties are averaged over the ranks of torch's process group, where there is one.
         seed: where the tricks' own generators start.
     """
 
@@ -163,27 +172,30 @@ class Game:
         self.seed = seed
         self.called_d: Critic = d
         self._score = score
-        self._over_ranks = distributed
+        self.distributed = distributed
         self._passes = 0
-        self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
-        _check(self, loss)
+        self.probabilities = score is None and surgery.ends_in_sigmoid(self.d)
+        self._undecided = not self.probabilities
         # Only overridden methods are ever called, so that a game with few tricks costs little.
         self._acting = {
             method: [t for t in self.tricks if getattr(type(t), method) is not getattr(Trick, method)]
-            for method in ("real", "fake", "critic", "loss", "penalty", "before_step", "after_step")
+            for method in _MOMENTS
         }
+        checks.refuse(self, accumulate=accumulate, owns_loss=loss is None)
+        self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
+        self._joined: tuple[Tensor, list[tuple[str, Tensor, slice]]] | None = None
+        self._reminder: checks.Reminder | None = checks.Reminder(accumulate)
+        checks.enlist(self)
         try:
-            for trick in self.tricks:
-                _PLAYED_IN[id(trick)] = weakref.ref(trick), weakref.ref(self)
+            for trick in self._acting["setup"]:
                 trick.setup(self)
         except BaseException:
-            self._release_tricks()
+            checks.dismiss(self)
             raise
-        self.loss = loss
+        self.loss = self._given_loss = loss
         for trick in self._acting["loss"]:
             assert self.loss is not None
             self.loss = trick.loss(self.loss, self)
-        _GAME_OF[self.d] = weakref.ref(self)
         # Not traced: what the game hears must not make D's compiled graph depend on it.
         self._heard, self._deaf = d, False
         hear = host.uncompiled(self._hear)
@@ -211,17 +223,51 @@ class Game:
             d = trick.critic(d, self)
         with self._unheard():
             out = d(x, *args, **kwargs)
-        if not real:
+        if self._reminder is not None:
+            self._reminder.said("critic")
+        if not real and self._hooks:
             seen = Seen(x, args, (x, *args), kwargs)
             self.seen["critic"] = seen
             self._history["critic"].append(seen)
             self._note("critic", out)
         return out
 
+    def cat(self, parts: Sequence[Any]) -> Any:
+        """Joins what `real` and `fake` gave, for one call of D, in the place of `torch.cat`; labels are joined too.
+
+        `netD(game.cat([game.real(real), game.fake(fake.detach())]))`, or `x, y = game.cat([game.real(x, y), ...])`.
+        The game then knows whose rows are whose, in any order and among others of the loop's own. A penalty calls D
+        with one part alone, and with the same part of every other tensor of the call.
+
+        Raises:
+            ValueError: no part is a tensor that `real` or `fake` has just returned.
+        """
+        rows = [part if isinstance(part, tuple) else (part,) for part in parts]
+        x, *labels = (torch.cat(column) for column in zip(*rows, strict=True))
+        mine, start = [], 0
+        for part, *_ in rows:
+            mine += [(verb, part, slice(start, start + len(part))) for verb in ("real", "fake") if self._is(part, verb)]
+            start += len(part)
+        if not mine and self._hooks:
+            raise ValueError(
+                "game.cat was given no tensor that game.real or game.fake has just returned; write "
+                "`x = game.cat([game.real(real), game.fake(fake.detach())])`, then `output = netD(x)`"
+            )
+        self._joined = (x, mine) if self._hooks else None
+        return (x, *labels) if labels else x
+
+    def _is(self, x: Any, verb: str) -> bool:
+        seen = self.seen.get(verb)
+        return seen is not None and seen.x is x
+
     def _through(self, verb: str, x: Tensor, labels: tuple[Any, ...]) -> Any:
-        self.labels = labels
+        if not self._hooks:  # detached
+            return (x, *labels) if labels else x
+        self.labels, given = labels, x
         for trick in self._acting[verb]:
             x = getattr(trick, verb)(x, self)
+        if self._reminder is not None:
+            self._reminder.passed(verb, given, x)
         seen = Seen(x, self.labels)
         self.seen[verb] = seen
         self._history[verb].append(seen)
@@ -231,7 +277,8 @@ class Game:
 
     def record(self, **values: Tensor) -> None:
         """Tells the game the loop's losses, `game.record(d_loss=..., g_loss=...)`, for detectors to watch."""
-        self.losses.update({name: value.detach() for name, value in values.items()})
+        if self._hooks:
+            self.losses.update({name: value.detach() for name, value in values.items()})
 
     def _hear(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """D was called: if with a verb's own tensor, keep how, and what it answered."""
@@ -239,14 +286,23 @@ class Game:
             return
         called: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         for at, x in called:
+            if self._joined is not None and x is self._joined[0]:
+                for verb, part, rows in self._joined[1]:
+                    if self._is(part, verb):
+                        its = [host.rows_of(tree, rows, len(x)) for tree in (args, kwargs, out)]
+                        self._keep(verb, *Seen(part, (), its[0], its[1], at).call(part), at, its[2])
+                return
             for verb in ("real", "fake"):
-                seen = self.seen.get(verb)
-                if seen is not None and seen.x is x:
-                    heard = self.seen[verb] = replace(seen, args=args, kwargs=kwargs, at=at)
-                    if history := self._history[verb]:
-                        history[-1] = heard
-                    self._note(verb, out)
+                if self._is(x, verb):
+                    self._keep(verb, args, kwargs, at, out)
                     return
+
+    def _keep(self, verb: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int | str, out: Any) -> None:
+        """D was called with the latest batch of a verb."""
+        heard = self.seen[verb] = replace(self.seen[verb], args=args, kwargs=kwargs, at=at)
+        if history := self._history[verb]:
+            history[-1] = heard
+        self._note(verb, out)
 
     @contextmanager
     def _unheard(self) -> Iterator[None]:
@@ -262,6 +318,10 @@ class Game:
             out = self._score(out)
         if isinstance(out, Tensor):
             self.scores[verb] = out.detach()
+            if self._undecided and (passed := surgery.passed_sigmoid(out)) is not None:
+                self.probabilities, self._undecided = passed, False
+                if passed:
+                    checks.refuse_sigmoid(self)
 
     def _listen(self, player: Player, optimizer: Optimizer) -> list[Any]:
         def before(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -270,11 +330,14 @@ class Game:
                 self._before(player)
                 return None
 
-            # Gradients are ready only once the closure has run, inside the step.
+            # Gradients are ready only once the closure has run, inside the step. What it returns is the loss that the
+            # optimizer compares (LBFGS), which the penalties are part of.
             def closure_then_tricks() -> Any:
+                if self._reminder is not None:
+                    self._reminder.new_turn()
                 value = closure()
-                self._before(player)
-                return value
+                added = self._before(player)
+                return value if added is None or not isinstance(value, Tensor) else value + added
 
             rest = {k: v for k, v in kwargs.items() if k != "closure"}
             return (args[0], closure_then_tricks, *args[2:]), rest
@@ -283,6 +346,8 @@ class Game:
             self.steps[player] += 1
             for trick in self._acting["after_step"]:
                 trick.after_step(player, self)
+            if self._reminder is not None and not self._reminder.moved(player, self):
+                self._reminder = None
             for verb in self._verbs(player):
                 self._history[verb].clear()  # the next turn's micro-batches are others, and may be fewer
             if player == "g" and "critic" in self.seen:
@@ -291,24 +356,28 @@ class Game:
 
         return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
 
-    def _before(self, player: Player) -> None:
-        if self._acting["penalty"]:
-            self._add_penalties(player)
+    def _before(self, player: Player) -> Tensor | None:
+        """Adds the penalties to the gradients, lets tricks change them, and returns the sum of the penalties."""
+        added = self._add_penalties(player) if self._acting["penalty"] else None
         for trick in self._acting["before_step"]:
             trick.before_step(player, self)
+        return added
 
-    def _add_penalties(self, player: Player) -> None:
+    def _add_penalties(self, player: Player) -> Tensor | None:
         due = [t for t in self._acting["penalty"] if self.steps[player] % t.every == 0]
         parameters = [p for p in self.player(player).parameters() if p.requires_grad]
         if not due or not parameters:
-            return
+            return None
+        added = None
         with torch.enable_grad(), self._one_micro_batch_at_a_time(player) as turns:
             for share in turns:
                 values = [(t.every * share, t.penalty(player, self)) for t in due]
                 terms = [weight * value for weight, value in values if value is not None]
                 if terms:  # one micro-batch's graph is let go before the next one's is made
                     loss = sum(terms[1:], terms[0])
-                    host.add_gradients(loss, parameters, self.optimizer(player), over_ranks=self._over_ranks)
+                    host.add_gradients(loss, parameters, self.optimizer(player), over_ranks=self.distributed)
+                    added = loss.detach() if added is None else added + loss.detach()
+        return added
 
     @contextmanager
     def _one_micro_batch_at_a_time(self, player: Player) -> Iterator[Iterator[float]]:
@@ -348,7 +417,7 @@ class Game:
         except KeyError:
             raise RuntimeError(
                 f"{trick.name} needs what D sees as {verb}, but the loop never called game.{verb}; "
-                f"write `{_LINES[verb]}`"
+                f"write `{checks.LINES[verb]}`"
             ) from None
 
     def score(self, x: Tensor, seen: Seen) -> Tensor:
@@ -357,11 +426,13 @@ class Game:
         D's buffers (BatchNorm statistics, spectral-norm vectors) and torch's generators stay as they were, autocast is
         off and D runs uncompiled, so that gradients of gradients work. Returns D's output, or `score(output)`.
         """
-        dtype = next((p.dtype for p in self.d.parameters()), x.dtype)
+        dtype = next((p.dtype for p in self.d.parameters() if p.is_floating_point()), x.dtype)
         args, kwargs = seen.call(x.to(dtype))
         self._passes += 1
         with (
             self._unheard(),
+            host.unchanged(self.d),
+            host.own_forward(self.d),
             host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
         ):
             buffers = {name: b.clone() for name, b in self.d.named_buffers()}
@@ -386,36 +457,48 @@ class Game:
     # --- the rest --------------------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Takes every hook off again; stop using the three words then, too.
+        """Takes every hook off again and lets go of the loop's tensors and of the tricks.
 
-        What tricks built into D (parametrizations, added layers) stays in D.
+        The loop is then what it was before `attach`, bit for bit; `real`, `fake`, `cat` and `critic` may stay in it and
+        pass values through, and `loss` is the pair that was given. Two things stay: what tricks built into D
+        (parametrizations, added layers and their weights), and what they have done to the weights so far.
         """
+        if not self._hooks:
+            return
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        _GAME_OF.pop(self.d, None)
-        self._release_tricks()
+        checks.dismiss(self)
+        for trick in self._acting["teardown"]:
+            trick.teardown(self)
+        self._acting = {method: [] for method in self._acting}
+        self.loss, self.labels, self._joined, self._reminder = self._given_loss, (), None, None
+        self.seen.clear()
+        self.scores.clear()
+        self.losses.clear()
+        for history in self._history.values():
+            history.clear()
 
-    def _release_tricks(self) -> None:
-        for trick in self.tricks:
-            _PLAYED_IN.pop(id(trick), None)
+    def acting(self, method: str) -> list[Trick]:
+        """The tricks that have a method of their own of that name, in the order in which they act."""
+        return self._acting[method]
+
+    def readings(self) -> dict[str, float | str]:
+        """What tricks have to say at the moment, flat, for the loop's progress bar or logger.
+
+        A watch gives the latest value of each detector by its name, and under `alarm` the names of those that are in
+        alarm now, if any. Never waits for the device: on a GPU a reading arrives some steps after it was taken.
+        """
+        said: dict[str, float | str] = {}
+        for trick in self._acting["report"]:
+            said |= trick.report()
+        return said
 
     def plan(self) -> str:
         """What runs where, in order, as text."""
-        where = {
-            "setup": "at attach",
-            "real": "game.real(x)",
-            "fake": "game.fake(x)",
-            "critic": "game.critic(x)",
-            "loss": "the pair of losses",
-            "penalty": "before each step, added to the loss",
-            "before_step": "gradients are ready",
-            "after_step": "weights have moved",
-        }
         lines = [f"{type(self.g).__name__} against {type(self.d).__name__}"]
-        for method, moment in where.items():
-            acting = [t for t in self.tricks if getattr(type(t), method) is not getattr(Trick, method)]
-            if acting:
+        for method, moment in _MOMENTS.items():
+            if moment and (acting := self._acting[method]):
                 lines.append(f"  {moment}: " + ", then ".join(repr(t) for t in acting))
         if len(lines) == 1:
             lines.append("  no tricks: the loop runs as if nothing were attached")
@@ -440,13 +523,19 @@ class Game:
             trick.load_state_dict(saved["state"])
 
 
-_LINES = {
-    "real": "output = netD(game.real(real))",
-    "fake": "output = netD(game.fake(fake.detach()))",
-    "critic": "output = game.critic(fake)",
+_MOMENTS = {
+    "setup": "at attach",
+    "real": "game.real(x)",
+    "fake": "game.fake(x)",
+    "critic": "game.critic(x)",
+    "loss": "the pair of losses",
+    "penalty": "before each step, added to the loss",
+    "before_step": "gradients are ready",
+    "after_step": "weights have moved",
+    "report": "",
+    "teardown": "",
 }
-_PLAYED_IN: dict[int, tuple[weakref.ref[Trick], weakref.ref[Game]]] = {}  # by id: a trick need not be hashable
-_GAME_OF: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Game]] = weakref.WeakKeyDictionary()
+"""When each method of a trick is called, for the plan."""
 
 
 def attach(
@@ -478,47 +567,16 @@ def attach(
 
     While a game is attached, save `state_dict()`s and not whole modules: hooks can't be pickled.
 
+    Everything is checked before anything is touched. While the loop makes its first steps, a word that it forgets or
+    says twice is told as a `stabilgan.LoopWarning`.
+
     Raises:
-        ValueError: an optimizer lacks its player's parameters; a trick plays elsewhere already; two tricks conflict; a
-            logit penalty meets a D that ends in a sigmoid; a trick changes a loss that the loop owns.
+        ValueError: an optimizer lacks its player's parameters; D or a trick plays elsewhere already; two tricks
+            conflict; a logit penalty meets a D that ends in a sigmoid (where that can't be seen from D's layers, D's
+            first call raises it); a trick changes a loss that the loop owns; a player is sharded (FSDP); D's
+            parameters have hooks that a penalty's gradients would miss.
+        TypeError: a player or an optimizer is no such thing, or a trick is none.
     """
     return Game(
         g, d, opt_g, opt_d, tricks, loss=loss, accumulate=accumulate, score=score, distributed=distributed, seed=seed
     )
-
-
-def _check(game: Game, loss: losses.Loss | None) -> None:
-    """All that can be wrong, said before anything is touched."""
-    for name in PLAYERS:
-        have = {id(p) for group in game.optimizer(name).param_groups for p in group["params"]}
-        missing = [n for n, p in game.player(name).named_parameters() if p.requires_grad and id(p) not in have]
-        if missing:
-            raise ValueError(
-                f"opt_{name} does not hold {len(missing)} parameters of {name} (the first: {missing[0]}); expected an "
-                f"optimizer made from {name}.parameters(). Are the arguments in the order g, d, opt_g, opt_d?"
-            )
-    if game.opt_d is game.opt_g:
-        raise ValueError(
-            "opt_g and opt_d are one optimizer; a game needs one for each player, to know whose step it is"
-        )
-    if (other := _GAME_OF.get(game.d)) is not None and other() is not None:
-        raise ValueError("this discriminator plays in another game already; call detach() on that one first")
-    for trick in game.tricks:
-        mark = _PLAYED_IN.get(id(trick))
-        if mark is not None and mark[0]() is trick and mark[1]() is not None:
-            raise ValueError(f"this {trick.name} plays in another game already; make a new one for each game")
-        for second in game.tricks:
-            if second.name in trick.conflicts:
-                raise ValueError(
-                    f"{trick.name} and {second.name} can't be played together: {trick.conflicts[second.name]}"
-                )
-        if trick.needs_logits and surgery.ends_in_sigmoid(game.d):
-            raise ValueError(
-                f"{trick.name} works on logits, but this discriminator ends in a sigmoid; take the sigmoid off and use "
-                "a loss on logits (stabilgan.losses.logistic, or torch's BCEWithLogitsLoss)"
-            )
-        if type(trick).loss is not Trick.loss and loss is None:
-            raise ValueError(
-                f"{trick.name} changes the loss, which this loop owns; call stabilgan.losses.{trick.name} there "
-                "instead, or give attach(loss=...) a pair and take your losses from game.loss.d and game.loss.g"
-            )

@@ -1,9 +1,12 @@
-"""What a game has to know of the machinery around a model: wrappers, ranks, scalers, compilers, generators."""
+"""What a game has to know of the machinery around a model: wrappers, ranks, scalers, compilers, generators, Keras."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,21 +27,90 @@ def bare_module(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, (DistributedDataParallel, DataParallel)):
             module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+        elif isinstance(inner := _inside(module), nn.Module):
             module = inner
         else:
             return module
+
+
+def _inside(module: nn.Module) -> object:
+    """What `torch.compile` or Lightning Fabric has wrapped; from `__dict__`, since Fabric hands on other attributes."""
+    modules = module.__dict__.get("_modules", {})
+    return modules.get("_orig_mod") or modules.get("_forward_module")
+
+
+def sharded(module: nn.Module) -> str | None:
+    """The name of what keeps only a part of the module's parameters on each rank (FSDP, DTensor), or None."""
+    for part in module.modules():
+        for kind in type(part).__mro__:
+            if kind.__name__ in ("FullyShardedDataParallel", "FSDPModule") and kind.__module__.startswith("torch."):
+                return kind.__name__
+    return next((type(p).__name__ for p in module.parameters() if type(p).__name__ == "DTensor"), None)
+
+
+def rows_of(tree: Any, rows: slice, n: int) -> Any:
+    """The same nest of tuples, lists and dicts, with these rows of each tensor that has n of them."""
+    if isinstance(tree, Tensor):
+        return tree[rows] if tree.dim() and len(tree) == n else tree
+    if isinstance(tree, Mapping):
+        return {key: rows_of(value, rows, n) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        parts = [rows_of(value, rows, n) for value in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return tree
 
 
 def bare_optimizer(optimizer: Any) -> Optimizer:
     """The optimizer that has the hook table, under the wrappers of Lightning, Fabric and Accelerate."""
     while (inner := getattr(optimizer, "optimizer", None)) is not None:
         optimizer = inner
+    if type(optimizer).__module__.partition(".")[0] == "keras":
+        raise TypeError(
+            f"an optimizer is Keras' {type(optimizer).__name__}, which has no step hooks; expected "
+            "stabilgan.integrations.keras.KerasOptimizer(optimizer, model.trainable_variables)"
+        )
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             f"an optimizer is a {type(optimizer).__name__}; expected torch.optim.Optimizer: attach(g, d, opt_g, opt_d)"
         )
     return optimizer
+
+
+def keras_variables(module: nn.Module) -> list[Any] | None:
+    """A Keras model's variables, in the order of its layers, which a copy shares; None if it is no Keras model.
+
+    Keras registers them as torch parameters sorted by names that a copy does not share, BatchNorm's statistics and the
+    seeds of Dropout among them.
+    """
+    keras_model: Any = module
+    return list(keras_model.variables) if _is_keras(module) else None
+
+
+def _is_keras(module: nn.Module) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(module, keras.Layer)
+
+
+def state(module: nn.Module) -> list[Tensor]:
+    """All tensors that make up a model, parameters and buffers, in an order that a deep copy shares."""
+    if (variables := keras_variables(module)) is not None:
+        return [variable.value for variable in variables]
+    return [*module.parameters(), *module.buffers()]
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """What Keras keeps in the module and changes as it is called is put back at the end; buffers are not looked at."""
+    layers = [layer for layer in module.modules() if _is_keras(layer)]
+    kept = {id(p): p for layer in layers for p in layer.parameters() if not p.requires_grad}
+    before = [(p, p._version, p.detach().clone()) for p in kept.values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, version, value in before:
+                if p._version != version:
+                    p.copy_(value)
 
 
 def ranks() -> int:
@@ -86,6 +158,20 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 @contextmanager
+def own_forward(module: nn.Module) -> Iterator[None]:
+    """Inside, the module's forward is its own; Accelerate puts one with autocast into the module in its place."""
+    given = vars(module).get("forward")
+    if given is None or "_original_forward" not in vars(module):
+        yield
+        return
+    vars(module)["forward"] = vars(module)["_original_forward"]
+    try:
+        yield
+    finally:
+        vars(module)["forward"] = given
+
+
+@contextmanager
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, torch's global generators draw from `seed`; afterwards they go on as if nothing had happened."""
     on_cuda = device.type == "cuda"
@@ -106,3 +192,12 @@ def unnoticed(device: torch.device, *, seed: int) -> Iterator[None]:
         torch.autocast(device.type, enabled=False),
     ):
         yield
+
+
+def outside() -> int:
+    """The stacklevel of the nearest frame that is neither ours nor torch's: the loop's own line."""
+    ours = tuple(f"{Path(path).parent}{os.sep}" for path in (__file__, torch.__file__))
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -20,16 +22,50 @@ def leaves(module: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def ends_in_sigmoid(d: nn.Module) -> bool:
-    """Whether D's last registered layer is a sigmoid, so that its scores are probabilities.
+_SHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 
-    A sigmoid called as a function inside `forward` can't be seen here.
+
+def ends_in_sigmoid(d: nn.Module) -> bool:
+    """Whether D's last layer surely is a sigmoid, so that its scores are probabilities.
+
+    Sure is the last of a Sequential and a module's only child; of several children of another module nobody can tell
+    which is called last, and of a function inside `forward` neither: see `passed_sigmoid`.
 
     >>> ends_in_sigmoid(nn.Sequential(nn.Linear(2, 1), nn.Sigmoid()))
     True
     """
-    last = leaves(d)[-1:]
-    return bool(last) and isinstance(last[0][1], nn.Sigmoid)
+    children = [c for name, c in d.named_children() if name != "parametrizations"]
+    if isinstance(d, nn.Sequential):
+        children = [c for c in children if not isinstance(c, _SHAPES)][-1:]
+    if len(children) == 1:
+        return ends_in_sigmoid(children[0])
+    return isinstance(d, nn.Sigmoid)
+
+
+_LOOKED_THROUGH = {
+    *("View", "Reshape", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Alias", "AsStrided", "Expand"),
+    *("Select", "Slice", "Split", "SplitWithSizes", "Unbind", "Permute", "Transpose", "T", "Clone", "ToCopy"),
+    *("Mean", "Sum", "Cat", "Stack", "DDPSink"),
+}
+
+
+def passed_sigmoid(scores: Tensor) -> bool | None:
+    """Whether the last thing that was computed in these scores is a sigmoid, by their graph; None where none is there.
+
+    Looks through what only moves, copies, joins or averages numbers. A sigmoid that gates something is none at the end.
+
+    >>> passed_sigmoid(torch.ones(2, 1, requires_grad=True).sigmoid().flatten())
+    True
+    """
+    node: Any = scores.grad_fn
+    while node is not None:
+        kind = str(node.name()).rpartition("::")[2].partition("Backward")[0].lstrip("_")
+        if kind == "CompiledFunction":
+            return None
+        if kind not in _LOOKED_THROUGH:
+            return kind == "Sigmoid"
+        node = next((inner for inner, _ in node.next_functions if inner is not None), None)
+    return None
 
 
 def last_layer(d: nn.Module, name: str | None = None) -> str:
@@ -71,7 +107,26 @@ def replace(d: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) -> 
 
 
 def tell(optimizer: Optimizer, near: nn.Parameter, new: Iterable[nn.Parameter]) -> None:
-    """Gives new parameters to the optimizer, in the group that holds `near`: same rate, same schedule."""
+    """Gives new parameters to the optimizer, in the group that holds `near`: same rate, same schedule.
+
+    Learning-rate schedulers keep a rate for each group, so those built before go on and move the new ones as well.
+
+    Raises:
+        ValueError: the optimizer does not hold `near`, or can't take more parameters now.
+    """
+    kinds = [kind.__name__ for kind in type(optimizer).__mro__]
+    if "ZeroRedundancyOptimizer" in kinds:
+        raise ValueError(
+            "D's optimizer is a ZeroRedundancyOptimizer, which has dealt its parameters out to the ranks already; "
+            "expected a plain optimizer where a trick adds layers to D"
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        if optimizer.state:
+            raise ValueError(
+                "D's optimizer is an LBFGS that has made steps already, whose curvature is of the old parameters; "
+                "attach the game before the first step, or after making a new optimizer"
+            )
+        optimizer._numel_cache = None
     for group in optimizer.param_groups:
         if any(p is near for p in group["params"]):
             group["params"].extend(new)

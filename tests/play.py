@@ -118,7 +118,7 @@ def by_hand(
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two states hold the same, bit for bit."""
+    """Whether two states hold the same, bit for bit; NaN is NaN."""
     if isinstance(a, nn.Module):
         return same(a.state_dict(), b.state_dict())
     if isinstance(a, Tensor):
@@ -127,7 +127,7 @@ def same(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
+    return bool(a == b) or (a != a and b != b)
 
 
 def params(module: nn.Module) -> Tensor:

@@ -87,19 +87,6 @@ def test_tricks_act_in_their_order_then_in_list_order() -> None:
     assert called == ["select", "b", "a", "step"]
 
 
-def test_detach_takes_every_hook_off() -> None:
-    game, g, d = new_game(stabilgan.R1(), stabilgan.EMA())
-    loop(game, g, d)
-    game.detach()
-    assert not d._forward_hooks
-    assert not game.opt_d._optimizer_step_pre_hooks
-    assert not game.opt_d._optimizer_step_post_hooks
-    assert not game.opt_g._optimizer_step_pre_hooks
-    before = dict(game.steps)
-    game.opt_d.step()
-    assert game.steps == before
-
-
 def test_the_plan_says_what_runs_where() -> None:
     game, _, _ = new_game(stabilgan.EMA(), stabilgan.R1(weight=5.0))
     plan = game.plan().splitlines()

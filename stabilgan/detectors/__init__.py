@@ -5,11 +5,13 @@ from stabilgan.detectors.collapse import Collapse
 from stabilgan.detectors.divergence import Divergence
 from stabilgan.detectors.oscillation import Oscillation
 from stabilgan.detectors.saturation import Saturation
+from stabilgan.detectors.sinks import AlarmWarning
 from stabilgan.detectors.watch import Watch
 
 __all__ = [
     "DETECTORS",
     "Alarm",
+    "AlarmWarning",
     "Collapse",
     "Detector",
     "Divergence",

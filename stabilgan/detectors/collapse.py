@@ -170,7 +170,7 @@ class Collapse(Detector):
         self._step = view.step
         for ring, x in ((self._real, view.real), (self._fake, view.fake)):
             if x is not None:
-                flat = x.detach()[-self.window :].flatten(1)
+                flat = x.detach()[-self.window :].unsqueeze(-1).flatten(1)  # (N,) too
                 ring.push(flat[:, :: -(-flat.shape[1] // self.dimensions)])
 
     def missing(self) -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from stabilgan import surgery
+from stabilgan import host
 from stabilgan.detectors.base import Alarm, Detector, Reading, View
 from stabilgan.detectors.collapse import Collapse
 from stabilgan.detectors.divergence import Divergence
 from stabilgan.detectors.oscillation import Oscillation
 from stabilgan.detectors.saturation import Saturation
+from stabilgan.detectors.sinks import AlarmWarning, Sink, ToFile, ToTensorBoard, ToTerminal, Writer
 from stabilgan.game import SELECT, Game, Player, Trick
 
 log = logging.getLogger("stabilgan")
@@ -58,7 +62,9 @@ class Watch(Trick):
     Samples are taken before other tricks change them, gradients after all penalties and before any clipping, D's
     scores and the losses as the game knows them: `game.record(d_loss=..., g_loss=...)` gives the latter.
 
-    A detector that fails does not stop training: its reading becomes "unknown" and carries the error.
+    A detector that fails does not stop training: its reading becomes "unknown" and carries the error. Nor does what
+    readings are sent to (`writer`, `log`, `display`): it is dropped, and the logger says so. Of the ranks of one game
+    only the first sends; each logs its alarms. `game.readings()` gives the latest values for a progress bar.
 
     Args:
         detectors: what to feed; all four of `stabilgan.detectors` by default.
@@ -66,6 +72,11 @@ class Watch(Trick):
         on_alarm: called with each `Alarm`; what it raises stops the loop.
         family: of the losses, in a loop that owns its loss; a name in `stabilgan.losses`.
         scores: "logits" or "probabilities", where it can't be seen whether D ends in a sigmoid.
+        warn: alarms are Python warnings too, of the category `stabilgan.AlarmWarning`; where a filter makes that an
+            error, it stops the loop.
+        writer: a TensorBoard `SummaryWriter`: readings as scalars `stabilgan/<detector>`, alarms as text.
+        log: a JSONL file to append to, one line for each reading and each alarm; see `sinks.ToFile`.
+        display: show the readings in the terminal while training goes on; nothing where there is none.
     """
 
     name = "watch"
@@ -79,6 +90,11 @@ class Watch(Trick):
         on_alarm: Callable[[Alarm], object] | None = None,
         family: str | None = None,
         scores: Literal["logits", "probabilities"] | None = None,
+        *,
+        warn: bool = False,
+        writer: Writer | None = None,
+        log: str | os.PathLike[str] | None = None,
+        display: bool = False,
     ) -> None:
         if every < 1:
             raise ValueError(f"{self.name}: every is {every}; expected 1 or more")
@@ -90,7 +106,12 @@ class Watch(Trick):
         if len(set(names)) < len(names):
             raise ValueError(f"{self.name}: detectors are {names}; expected each name once")
         self.detectors, self.every, self.on_alarm = tuple(detectors), every, on_alarm
-        self.family, self.scores = family, scores
+        self.family, self.scores, self.warn = family, scores, warn
+        self._file = ToFile(log) if log is not None else None
+        self._sinks: list[Sink] = [ToTensorBoard(writer)] if writer is not None else []
+        self._sinks += [self._file] if self._file is not None else []
+        self._sinks += [ToTerminal()] if display else []
+        self._sends, self._unseen = True, False
         self.alarms: list[Alarm] = []
         self._readings: dict[str, Reading] = {}
         self._in_a_row = dict.fromkeys(names, 0)
@@ -99,13 +120,22 @@ class Watch(Trick):
         self._posted: list[tuple[Detector, int, _Mail]] = []
         self._latest: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
-        self._probabilities = False
+        self._recalled: dict[str, Tensor] = {}
+        self._game: weakref.ref[Game] | None = None
 
     def __repr__(self) -> str:
         return f"Watch({', '.join(d.name for d in self.detectors)}; every={self.every})"
 
     def setup(self, game: Game) -> None:
-        self._probabilities = surgery.ends_in_sigmoid(game.d) if self.scores is None else self.scores != "logits"
+        self._sends = host.rank() == 0 or not game.distributed
+        self._game = weakref.ref(game)
+
+    def teardown(self, game: Game) -> None:
+        self._collect(wait=True)
+        self._send(Sink.close)
+        self._latest.clear()
+        self._old.clear()
+        self._recalled.clear()
 
     def real(self, x: Tensor, game: Game) -> Tensor:
         self._latest["real"] = x.detach()
@@ -140,6 +170,14 @@ class Watch(Trick):
         self._collect(wait=True)
         return dict(self._readings)
 
+    def report(self) -> dict[str, float | str]:
+        """The latest value of each detector that has one, and the names of those in alarm; does not wait."""
+        self._collect(wait=False)
+        said: dict[str, float | str] = {name: r.value for name, r in self._readings.items() if r.value is not None}
+        if alarmed := [name for name, heard in self._heard.items() if heard]:
+            said["alarm"] = ", ".join(alarmed)
+        return said
+
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _device_type(self, game: Game) -> str:
@@ -147,10 +185,8 @@ class Watch(Trick):
 
     def _look(self, game: Game) -> View:
         """What is new since G's last step; what the loop did not give again is not shown again."""
-        heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
-        heard |= {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}
-        new = {name: x for name, x in heard.items() if self._old.get(name) is not x}
-        self._old = heard
+        new, self._recalled = self._recalled | self._new(game), {}
+        self._old = _heard_in(game)
         seen, self._latest = self._latest, {}
         return View(
             step=game.steps["g"],
@@ -162,9 +198,12 @@ class Watch(Trick):
             g_loss=new.get("g_loss"),
             d_grad=seen.get("d_grad"),
             g_grad=seen.get("g_grad"),
-            probabilities=self._probabilities,
+            probabilities=game.probabilities if self.scores is None else self.scores == "probabilities",
             loss=game.loss.name if game.loss is not None else self.family,
         )
+
+    def _new(self, game: Game) -> dict[str, Tensor]:
+        return {name: x for name, x in _heard_in(game).items() if self._old.get(name) is not x}
 
     def _guarded(self, detector: Detector, step: int, act: Callable[[], Reading | None]) -> None:
         try:
@@ -194,10 +233,25 @@ class Watch(Trick):
         while self._posted and (wait or self._posted[0][2].here()):
             detector, step, mail = self._posted.pop(0)
             self._guarded(detector, step, partial(self._open, detector, mail, step))
+        if self._unseen:
+            self._unseen = False
+            self._send(Sink.flush)
+
+    def _send(self, what: Callable[..., None], *values: object) -> None:
+        """Calls a method of every sink; drops a sink that fails."""
+        for sink in [*self._sinks] if self._sends else ():
+            try:
+                getattr(sink, what.__name__)(*values)
+            # As above: a full disk, a closed writer or an odd terminal must never end a training run.
+            except Exception as error:
+                self._sinks.remove(sink)
+                log.warning("watch sends nothing more %s: %s: %s", type(sink).__name__, type(error).__name__, error)
 
     def _note(self, reading: Reading, detector: Detector) -> None:
         name = detector.name
         self._readings[name] = reading
+        self._unseen = True
+        self._send(Sink.reading, reading)
         self._in_a_row[name] = self._in_a_row[name] + 1 if reading.state == "alarm" else 0
         if reading.state == "ok":
             self._heard[name] = False
@@ -205,19 +259,27 @@ class Watch(Trick):
         if alarm and not self._heard[name] and self._in_a_row[name] >= detector.patience:
             self._heard[name] = True
             self.alarms.append(alarm)
+            self._send(Sink.alarm, alarm)
             log.warning("%s", alarm)
+            if self.warn:
+                warnings.warn(str(alarm), AlarmWarning, stacklevel=host.outside())
             if self.on_alarm is not None:
                 self.on_alarm(alarm)
 
     def state_dict(self) -> dict[str, Any]:
         self._collect(wait=True)
+        game = self._game() if self._game is not None else None
         return {
+            # What D's turn has shown since G's last step: not yet seen by detectors where G moves first.
+            "seen": dict(self._latest),
+            "new": self._recalled | (self._new(game) if game is not None else {}),
             "detectors": {d.name: d.state_dict() for d in self.detectors},
             "readings": [asdict(r) for r in self._readings.values()],
             "alarms": [asdict(a) for a in self.alarms],
             "in_a_row": dict(self._in_a_row),
             "heard": dict(self._heard),
             "failed": dict(self._failed),
+            "log": self._file.state_dict() if self._file is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -225,8 +287,21 @@ class Watch(Trick):
         if have != given:
             raise ValueError(f"this state is of a watch with the detectors {given}; this one has {have}")
         self._posted.clear()
+        if (game := self._game() if self._game is not None else None) is not None:
+            self._old = _heard_in(game)
+            device = next((p.device for p in game.g.parameters()), None)
+            self._latest = {name: x.to(device) for name, x in state.get("seen", {}).items()}
+            self._recalled = {name: x.to(device) for name, x in state.get("new", {}).items()}
         for detector in self.detectors:
             detector.load_state_dict(state["detectors"][detector.name])
         self._readings = {r["detector"]: Reading(**r) for r in state["readings"]}
         self.alarms = [Alarm(**a) for a in state["alarms"]]
         self._in_a_row, self._heard, self._failed = dict(state["in_a_row"]), dict(state["heard"]), dict(state["failed"])
+        if self._file is not None and (kept := state.get("log")) is not None:
+            self._file.load_state_dict(kept)
+
+
+def _heard_in(game: Game) -> dict[str, Tensor]:
+    """D's scores and the losses, as the game has heard them last."""
+    heard = {f"scores_{verb}": game.scores[verb] for verb in ("real", "fake", "critic") if verb in game.scores}
+    return heard | {name: game.losses[name] for name in ("d_loss", "g_loss") if name in game.losses}

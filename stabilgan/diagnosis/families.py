@@ -271,6 +271,30 @@ def _bounds(columns: Columns) -> Iterator[Clue]:
         yield f"D's loss is lower than {' or '.join(factors)} allows beside D's answers", factors, 1.0
 
 
+def _costs(columns: Columns) -> Iterator[Clue]:
+    """D's loss is about what its mean answers, printed as probabilities, cost under one family, and not under others.
+
+    A batch's mean loss is a little more than the loss of its mean answer (Jensen): up to half more counts as about.
+    """
+    if not {"d_loss", "d_real", "d_fake"} <= set(columns):
+        return
+    rows = aligned(columns, ("d_loss", "d_real", "d_fake"))
+    d, real, fake = rows[:, np.isfinite(rows).all(0)]
+    if len(d) < 10 or min(real.min(), fake.min()) < 0 or max(real.max(), fake.max()) > 1:
+        return
+    cost = {
+        "logistic": -np.log(np.maximum(real, 1e-3)) - np.log(np.maximum(1 - fake, 1e-3)),
+        "least_squares": ((real - 1) ** 2 + fake**2) / 2,
+        "relativistic": np.logaddexp(0, fake - real),
+    }
+    scales = {"logistic": (1.0, 0.5), "least_squares": (1.0, 2.0), "relativistic": (1.0,)}  # terms added, or averaged
+    ratios = {f: [float(np.median(d / np.maximum(k * c, 1e-6))) for k in scales[f]] for f, c in cost.items()}
+    about = [f for f, found in ratios.items() if any(0.9 <= ratio <= 1.5 for ratio in found)]
+    if about:
+        fits = dict.fromkeys(about, 4.0) | ({"saturating": 4.0} if "logistic" in about else {})
+        yield f"D's loss is about what its printed answers cost under {' or '.join(fits)}", fits, 0.4
+
+
 def _links(columns: Columns) -> Iterator[Clue]:
     """How G's loss follows from D's printed answer to fakes after its step."""
     name = "d_fake_after" if "d_fake_after" in columns else "d_fake"
@@ -387,6 +411,7 @@ CLUES: tuple[Callable[[Columns], Iterator[Clue]], ...] = (
     _signs,
     _printed,
     _bounds,
+    _costs,
     _links,
     _tails,
     _starts,

@@ -28,6 +28,13 @@ NEARER = 0.5
 """Memorisation where fakes are so many times as far from the training set as new data are (medians)."""
 BLIND = 0.3
 """No clean bill where a loss of this share of the data would not be seen."""
+TRUE = 0.9
+"""Fakes whose precision is this share of the reals' own and more, at no more than `DENSE` of their density, are as true
+as reals; only of these does coverage say that parts are left out. A narrow generator reads denser, a blurred one less
+precise."""
+DENSE = 1.2
+SHORT = 0.8
+"""No clean bill where fakes as true as reals reach less than this share of what reals reach."""
 
 MEANINGS = {
     "precision": "of the fakes lie among the reals",
@@ -96,6 +103,14 @@ def far(null: Null) -> bool:
     return null.readings["near"].value < FAR * null.readings["near"].reference
 
 
+def short(null: Null) -> float | None:
+    """The share of what reals reach that fakes reach, where these are as true as reals and it is too small; else None."""
+    precision, density, coverage = (null.readings[name] for name in ("precision", "density", "coverage"))
+    true = precision.value >= TRUE * precision.reference and density.value <= DENSE * density.reference
+    reached = coverage.value / coverage.reference if coverage.reference > 0 else 1.0
+    return reached if true and reached < SHORT and coverage.value < coverage.interval[0] else None
+
+
 def _alike(null: Null) -> bool:
     spread = null.readings["spread"]
     return spread.value < ALIKE * min(1.0, spread.interval[0])
@@ -150,6 +165,12 @@ def _undecided(null: Null, dropped: list[Dropped], off: bool) -> str:
             f"only {near.value:.1%} of the fakes are near the data ({near.reference:.0%} of real samples are), so "
             "nothing can be said about what they leave out; check that reals and fakes had the same preprocessing "
             "(range, size, channels), and whether the generator is trained at all"
+        )
+    if (reached := short(null)) is not None:
+        return (
+            f"the fakes are as true as reals, but reach only {reached:.0%} of what reals reach, so parts of the data are "
+            "rare among them or left out, and no region shows which; give labels (--labels, class folders, or a data "
+            "set by name) so that classes can be counted"
         )
     finest = min((d.finest for d in dropped), default=1.0)
     if finest > BLIND:

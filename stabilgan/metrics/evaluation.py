@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stabilgan.metrics.birthday import Birthday, birthday_test
-from stabilgan.metrics.distances import TILE, tiles
+from stabilgan.metrics.distances import tiles
 from stabilgan.metrics.frechet import Frechet, frechet_distance
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.kernel import KernelDistance, kernel_distance
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def evaluate(
-    real: Tensor, fake: Tensor, *, k: int = 5, sigma: float | None = None, seed: int = 0, tile: int = TILE
+    real: Tensor, fake: Tensor, *, k: int = 5, sigma: float | None = None, seed: int = 0, tile: int | None = None
 ) -> Evaluation:
     """Measure fidelity, diversity and memorisation of fakes against reals in one go.
 
@@ -90,7 +90,7 @@ def evaluate(
     )
 
 
-def _within(x: Tensor, k: int, sigma: float, tile: int) -> tuple[Tensor, Tensor, Vendi]:
+def _within(x: Tensor, k: int, sigma: float, tile: int | None) -> tuple[Tensor, Tensor, Vendi]:
     search, sums = Nearest(x, k), RKESum(sigma)
     for part in tiles(x, dtype=sums.dtype(x), size=tile):
         sums.add(part)  # before the search takes the diagonal out

@@ -1,13 +1,16 @@
 """Fréchet distance: how far apart two sets of features are as Gaussians. On Inception features it is the FID."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.gaussian import Gaussian, gram
+from stabilgan.metrics.distances import mean
+from stabilgan.metrics.gaussian import Gaussian, eigenvalues, gram, mirrored
 from stabilgan.metrics.inputs import pair
 
 
@@ -47,19 +50,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> Frechet:
     """
     x, y = pair(real, fake, least=2)
     _warn(len(x), len(y), x.shape[1])
-    factors, means, traces = [], [], []
-    for rows in (x, y):
-        if len(rows) > rows.shape[1]:
-            gaussian = Gaussian().update(rows)
-            mean, trace, factor = gaussian.mean, _trace(gaussian), _factor(gaussian.covariance)
-        else:
-            mean = rows.mean(0, dtype=torch.float64)
-            factor = (rows.double() - mean) / (len(rows) - 1) ** 0.5
-            trace = factor.square().sum()
-        means.append(mean)
-        factors.append(factor)
-        traces.append(trace)
-    return _distance(means, traces, factors, len(x), len(y))
+    return _distance(*(Gaussian().update(rows) if len(rows) > rows.shape[1] else _Rows(rows) for rows in (x, y)))
 
 
 def gaussian_distance(real: Gaussian, fake: Gaussian) -> Frechet:
@@ -74,9 +65,13 @@ def gaussian_distance(real: Gaussian, fake: Gaussian) -> Frechet:
     """
     if real.mean.shape != fake.mean.shape:
         raise ValueError(f"real has {len(real.mean)} features and fake {len(fake.mean)}; expected features of one kind")
-    factors = [_factor(gaussian.covariance) for gaussian in (real, fake)]
+    for gaussian in (real, fake):
+        if gaussian.n < 2:
+            raise ValueError(
+                f"a covariance of {gaussian.n} samples was asked for; expected at least 2; draw more of them"
+            )
     _warn(real.n, fake.n, len(real.mean))
-    return _distance([real.mean, fake.mean], [_trace(real), _trace(fake)], factors, real.n, fake.n)
+    return _distance(real, fake)
 
 
 class FrechetMeter:
@@ -108,33 +103,77 @@ class FrechetMeter:
         return gaussian_distance(self.real, self.fake)
 
 
-def _trace(gaussian: Gaussian) -> Tensor:
-    return gaussian.scatter.diagonal().sum() / (gaussian.n - 1)
+class _Rows:
+    """The few samples whose covariance has no full rank, as they are: about their mean, in float64."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.n, self.mean = len(x), mean(x)
+        self.rows = x.double() - self.mean
 
 
-def _factor(covariance: Tensor) -> Tensor:
-    """F with F.T @ F the covariance: Cholesky's, or the roots of its eigenvalues if it lacks full rank."""
-    lower, failed = torch.linalg.cholesky_ex(covariance)
-    pivots = lower.diagonal()
-    if not failed and pivots.min() > 1e-7 * pivots.max():
+def _distance(real: Gaussian | _Rows, fake: Gaussian | _Rows) -> Frechet:
+    root = None
+    if isinstance(real, Gaussian) and isinstance(fake, Gaussian):
+        root = _root(real.scatter, fake.scatter)
+    if root is None:
+        root = _nuclear_norm(_factor(real) @ _factor(fake).T)
+    apart = (real.mean - fake.mean).square().sum().item()
+    traces = _trace(real) / (real.n - 1) + _trace(fake) / (fake.n - 1)
+    total = apart + (traces - 2 * root / math.sqrt((real.n - 1) * (fake.n - 1)))
+    return Frechet(max(total, 0.0), apart, real.n, fake.n, len(real.mean))
+
+
+def _trace(of: Gaussian | _Rows) -> float:
+    squares = of.scatter.diagonal() if isinstance(of, Gaussian) else of.rows.square()
+    return float(squares.sum())
+
+
+def _root(a: Tensor, b: Tensor) -> float | None:
+    """The trace of (ab)^½ from the eigenvalues of U b U.T, with a = U.T U; None if a or b lacks full rank.
+
+    They are squares, so this is for matrices of full rank, where no root is lost by squaring.
+    """
+    if a.device.type != "cpu":
+        factors = [torch.linalg.cholesky_ex(part) for part in (a, b)]
+        if any(failed or not _full(lower.diagonal()) for lower, failed in factors):
+            return None
+        values = torch.linalg.eigvalsh(gram(factors[0].L.T @ factors[1].L))
+    else:
+        from scipy.linalg import lapack
+
+        upper, failed = lapack.dpotrf(a.numpy().T, clean=0)
+        other, failed_too = lapack.dpotrf(b.numpy().T, clean=0)
+        if failed or failed_too or not all(_full(torch.from_numpy(part.diagonal().copy())) for part in (upper, other)):
+            return None
+        turned, _ = lapack.dsygst(b.numpy().T, upper, itype=2, lower=0)
+        values = eigenvalues(mirrored(torch.from_numpy(turned.T)))
+    return float(values.clamp_(min=0).sqrt_().sum())
+
+
+def _full(pivots: Tensor) -> bool:
+    return bool(pivots.min() > 1e-7 * pivots.max())
+
+
+def _factor(of: Gaussian | _Rows) -> Tensor:
+    """F with F.T @ F the scatter: the rows, Cholesky's factor, or without full rank the roots of the eigenvalues."""
+    if isinstance(of, _Rows):
+        return of.rows
+    lower, failed = torch.linalg.cholesky_ex(of.scatter)
+    if not failed and _full(lower.diagonal()):
         factor: Tensor = lower.T
         return factor
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = torch.linalg.eigh(of.scatter)
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
     factor = (vectors[:, kept] * values[kept].sqrt()).T
     return factor
 
 
-def _distance(means: list[Tensor], traces: list[Tensor], factors: list[Tensor], n: int, m: int) -> Frechet:
-    cross = factors[0] @ factors[1].T
-    d = len(means[0])
-    if cross.shape == (d, d):  # both of full rank: no singular value is lost by squaring
-        root = torch.linalg.eigvalsh(gram(cross)).clamp_(min=0).sqrt().sum()
-    else:
-        root = torch.linalg.svdvals(cross).sum() if cross.numel() else cross.sum()
-    apart = (means[0] - means[1]).square().sum()
-    total = (apart + (traces[0] + traces[1] - 2 * root)).item()
-    return Frechet(max(total, 0.0), apart.item(), n, m, d)
+def _nuclear_norm(a: Tensor) -> float:
+    if not a.numel():
+        return 0.0
+    if a.device.type != "cpu":
+        return float(torch.linalg.svdvals(a).sum())
+    return float(np.linalg.svd(a.numpy(), compute_uv=False).sum())
 
 
 def _warn(n: int, m: int, d: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, full_precision
+from stabilgan.metrics.distances import mean, multiply, side, squared_norms
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 
@@ -42,7 +42,7 @@ def kernel_distance(
     gamma: float | None = None,
     coef0: float = 1.0,
     seed: int = 0,
-    tile: int = TILE,
+    tile: int | None = None,
 ) -> KernelDistance:
     """Measure the squared kernel distance between real and fake features, without bias at any sample size.
 
@@ -67,7 +67,7 @@ def kernel_distance(
             f"subsets is {subsets} and subset_size {size} with {len(x)} real and {len(y)} fake samples; "
             f"expected subsets >= 0 and 2 <= subset_size <= {least}"
         )
-    kernel = _Kernel(1 / x.shape[1] if gamma is None else gamma, coef0, degree, tile)
+    kernel = _Kernel(1 / x.shape[1] if gamma is None else gamma, coef0, degree, side(x) if tile is None else tile)
     if not subsets:
         everyone = x.new_ones(len(x), 1), y.new_ones(len(y), 1)
         distance = kernel.distances(x, y, *everyone).item()
@@ -108,7 +108,7 @@ class _Kernel:
     def distances(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The unbiased squared distance between the members of each column of a (N, S) and b (M, S)."""
         # a constant taken off the kernel cancels out of the distance, and with it most of the rounding of the sums
-        level = (self.gamma * (x.double().mean(0) @ y.double().mean(0)) + self.coef0).pow(self.degree).item()
+        level = (self.gamma * (mean(x) @ mean(y)) + self.coef0).pow(self.degree).item()
         n, m = a.double().sum(0), b.double().sum(0)
         within = [
             (self._sums(rows, rows, own, own, level) - self._diagonal(rows, own, level)) / (count * (count - 1))
@@ -126,8 +126,7 @@ class _Kernel:
         return total
 
     def _diagonal(self, x: Tensor, a: Tensor, level: float) -> Tensor:
-        norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square()
-        total: Tensor = ((self.gamma * norms + self.coef0).pow(self.degree) - level) @ a.double()
+        total: Tensor = ((self.gamma * squared_norms(x) + self.coef0).pow(self.degree) - level) @ a.double()
         return total
 
     def _tiles(self, x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -138,8 +137,8 @@ class _Kernel:
             for j in range(i if x is y else 0, len(y), size):
                 right = y[j : j + size]
                 base, power = (part[: len(left) * len(right)].view(len(left), len(right)) for part in room)
-                with full_precision():
-                    torch.mm(left, right.T, out=base).add_(self.coef0)
+                multiply(left, right, base, symmetric=x is y and i == j)
+                base.add_(self.coef0)
                 power.copy_(base)
                 for _ in range(self.degree - 1):
                     power.mul_(base)

@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
+from stabilgan.metrics.distances import Products, Tile, direct, tiles
 
 _SPARE = 3  # candidates kept beyond those asked for, so that rounding seldom decides who is among them
 _FOLD = 16  # values folded into one minimum before the search
+_LINE = 64  # the same along a row, where they lie side by side
 
 
 def nearest(
-    x: Tensor, k: int, y: Tensor | None = None, *, products: Products = "float32", size: int = TILE
+    x: Tensor, k: int, y: Tensor | None = None, *, products: Products = "float32", size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Find the k nearest rows of y for each row of x; without y, the k nearest other rows of x.
 
@@ -90,28 +91,68 @@ class Nearest:
         if self.own:
             apart.scatter_(1, hard[:, None], torch.inf)
         rows = apart.topk(self.keep, 1, largest=False, sorted=False).indices
-        squares = direct(self.x, self.y, hard[:, None].expand_as(rows).reshape(-1), rows.reshape(-1)).view(rows.shape)
-        squares, order = squares.sort(dim=1, stable=True)
+        squares, order = self._direct(hard, rows).sort(dim=1, stable=True)
         return squares, rows.gather(1, order)
 
     def _merge(self, mine: slice, theirs: slice, tile: Tile, dim: int) -> None:
-        values, places = smallest(tile.squares, self.keep, dim)
+        known, places = self.squares[mine].to(tile.squares.dtype), self.rows[mine]
+        found = _nearer(tile.squares, known.amax(1), dim, self.keep)
+        values, at = smallest(tile.squares, self.keep, dim) if found is None else found
         if self.squares.dtype != values.dtype:
             self.squares = self.squares.to(values.dtype)
-        both = torch.cat([self.squares[mine], values], 1)
-        where = torch.cat([self.rows[mine], places + theirs.start], 1)
-        self.squares[mine], order = _least(both, self.keep)
-        self.rows[mine] = where.gather(1, order)
+        self.squares[mine], order = _least(torch.cat([known, values], 1), self.keep)
+        self.rows[mine] = torch.cat([places, at + theirs.start], 1).gather(1, order)
         self.slack[mine] = self.slack[mine].clamp(min=tile.slack)
 
     def _measure(self, i: Tensor) -> tuple[Tensor, Tensor]:
-        """The candidates' squares by their differences, ascending, and their rows."""
-        rows, order = self.rows.sort(1)  # so that of neighbours equally near the first row comes first
-        pairs = i[:, None].expand_as(rows).reshape(-1)
-        squares = direct(self.x, self.y, pairs, rows.reshape(-1)).view(rows.shape)
-        squares = squares.masked_fill(self.squares.gather(1, order).isinf(), torch.inf)
-        squares, order = squares.sort(dim=1, stable=True)
+        """Distances of the candidates by their differences, ascending, and their rows; i: the rows of x they are for.
+
+        Spare candidates count only where rounding could have put one of them behind the k-th.
+        """
+        coarse, order = self.squares.sort(dim=1)
+        rows = self.rows.gather(1, order)
+        squares = torch.full_like(coarse, torch.inf, dtype=torch.float64)
+        squares[:, : self.k] = self._direct(i, rows[:, : self.k])
+        near = coarse[:, self.k :] <= (coarse[:, self.k - 1].double() + 2 * self.slack)[:, None]
+        who, place = (near if self.exact else near.fill_(True)).nonzero().unbind(1)
+        place += self.k
+        squares[who, place] = direct(self.x, self.y, i[who], rows[who, place])
+        rows, order = rows.sort(dim=1)  # so that of neighbours equally near the first row comes first
+        squares, order = squares.masked_fill_(coarse.isinf(), torch.inf).gather(1, order).sort(dim=1, stable=True)
         return squares, rows.gather(1, order)
+
+    def _direct(self, i: Tensor, rows: Tensor) -> Tensor:
+        return direct(self.x, self.y, i[:, None].expand_as(rows).reshape(-1), rows.reshape(-1)).view(rows.shape)
+
+
+def below(tile: Tensor, limits: Tensor, dim: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Which values of each row (dim 1) or column (dim 0) of a tile are below its limit: whose, where, and the values.
+
+    Looks closely only at the folds whose minimum is below, so that it costs one pass where few values are. Ordered by
+    row, or by column.
+
+    >>> found = below(torch.tensor([[4.0, 1.0, 3.0], [0.0, 7.0, 2.0]]), torch.tensor([2.0, 1.0]))
+    >>> [part.tolist() for part in found]
+    [[0, 1], [1, 0], [1.0, 0.0]]
+    """
+    fold = _LINE if dim == 1 else _FOLD
+    whole = tile.shape[dim] // fold * fold
+    if dim == 1:
+        head, tail = tile[:, :whole].unflatten(1, (whole // fold, fold)), tile[:, whole:]
+        who, at = (head.amin(2) < limits[:, None]).nonzero().unbind(1)
+        chosen = head[who, at]
+    else:
+        head, tail = tile[:whole].unflatten(0, (whole // fold, fold)), tile[whole:].T
+        who, at = (head.amin(1) < limits).T.contiguous().nonzero().unbind(1)
+        chosen = head[at, :, who]
+    hit, step = (chosen < limits[who, None]).nonzero().unbind(1)
+    last, end = (tail < limits[:, None]).nonzero().unbind(1)
+    who, place = torch.cat([who[hit], last]), torch.cat([at[hit] * fold + step, end + whole])
+    values = torch.cat([chosen[hit, step], tail[last, end]])
+    if len(last):
+        who, order = who.sort(stable=True)
+        place, values = place[order], values[order]
+    return who, place, values
 
 
 def smallest(tile: Tensor, keep: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -140,6 +181,27 @@ def smallest(tile: Tensor, keep: int, dim: int) -> tuple[Tensor, Tensor]:
     values, place = _least(torch.cat([chosen, tail], 1), keep)
     inside = (place // keep) * folds + fold.gather(1, place % keep)
     return values, torch.where(place < keep * _FOLD, inside, place - keep * _FOLD + folds * _FOLD)
+
+
+def _nearer(tile: Tensor, limits: Tensor, dim: int, keep: int) -> tuple[Tensor, Tensor] | None:
+    """What `below` finds as a table with a line for each limit, filled with infinity; None where it would be too long.
+
+    Once a few tiles have been searched, another one holds few nearer neighbours, if any. Only on a CPU: a GPU would
+    have to wait for every answer.
+    """
+    if tile.device.type != "cpu" or not limits.isfinite().all():
+        return None
+    who, place, values = below(tile, limits, dim)
+    count = torch.bincount(who, minlength=len(limits))
+    width = int(count.max())
+    if width > 8 * keep:
+        return None
+    column = torch.arange(len(who)) - (count.cumsum(0) - count)[who]
+    table = values.new_full((len(limits), width), torch.inf)
+    table[who, column] = values
+    places = torch.zeros((len(limits), width), dtype=torch.long)
+    places[who, column] = place
+    return table, places
 
 
 def _least(values: Tensor, keep: int) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Products, Tile, direct, tiles
+from stabilgan.metrics.distances import Products, Tile, direct, tiles
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
-from stabilgan.metrics.neighbours import nearest
+from stabilgan.metrics.neighbours import below, nearest
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ class PRDC:
     products: str = "float32"
 
 
-def prdc(real: Tensor, fake: Tensor, *, k: int = 5, products: Products = "float32", tile: int = TILE) -> PRDC:
+def prdc(real: Tensor, fake: Tensor, *, k: int = 5, products: Products = "float32", tile: int | None = None) -> PRDC:
     """Measure precision, recall, density and coverage of fakes against reals, exactly.
 
     real: (N, d), fake: (M, d): features of one kind, N and M above k. A sample's ball reaches to its k-th nearest
     neighbour in its own set; inside means strictly nearer, as in the authors' package. Distances that rounding
     cannot tell apart are measured again by their differences, so collapsed and duplicated samples read right.
-    Memory: a few tiles of tile x tile, whatever N and M are. Raises ValueError with too few samples, or nan.
+    Memory: a few tiles of tile x tile (at most 2,048 a side by default), whatever N and M are. Raises ValueError with
+    too few samples, or nan.
     products: "tf32" and "bfloat16" are quicker where the hardware has them, and no longer exact: on standard normal
     features of 64 to 2,048 dimensions bfloat16 moved every reading by less than 0.01.
 
@@ -133,7 +134,9 @@ class Hits:
     def _count(self, tile: Tile) -> bool:
         """Count the tile, or refuse it before anything is counted if too many pairs are too close to call."""
         i, j, squares, slack = tile.i, tile.j, tile.squares, tile.slack
-        row, column, excess = _below(squares, self.r[i].to(squares.dtype), slack)
+        limits = self.r[i].to(squares.dtype)
+        row, column, excess = below(squares, limits + slack)
+        excess -= limits[row]
         close = (excess >= -slack).nonzero().flatten()
         over = squares.sub_(self.s[j].to(squares.dtype))
         least = over.amin(1)
@@ -159,22 +162,6 @@ class Hits:
         exact = direct(self.real, self.fake, row + i.start, column + j.start)
         self.recalled[row[exact < self.s[j][column]] + i.start] = True
         return True
-
-
-def _below(values: Tensor, limits: Tensor, slack: float, fold: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """Where values are below their row's limit, up to the slack: row, column and by how much they exceed it.
-
-    Looks closely only at the folds whose minimum is below.
-    """
-    folds = values.shape[1] // fold
-    head, rest = torch.unflatten(values[:, : folds * fold], 1, (fold, folds)), values[:, folds * fold :]
-    row, at = (head.amin(1) <= (limits + slack)[:, None]).nonzero().unbind(1)
-    chosen = head[row, :, at] - limits[row, None]
-    hit, step = (chosen <= slack).nonzero().unbind(1)
-    last, end = (rest <= (limits + slack)[:, None]).nonzero().unbind(1)
-    rows = torch.cat([row[hit], last])
-    columns = torch.cat([step * folds + at[hit], end + folds * fold])
-    return rows, columns, torch.cat([chosen[hit, step], rest[last, end] - limits[last]])
 
 
 def _straighten(good: float, n: int, m: int, k: int) -> float:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import TILE, Tile, tiles
-from stabilgan.metrics.gaussian import ROWS, gram, sum_of_products
+from stabilgan.metrics.distances import Tile, full_precision, mean, squared_norms, tiles
+from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
 
@@ -36,7 +36,8 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
 
     x: (N, d); rows of zeros count as alike, and unlike all others. q: order, above 0. The score is exp of the order-q
     Rényi entropy of the eigenvalues of the kernel matrix over N. Those of the d x d matrix are the same, so the
-    smaller side is taken; order 2 needs no eigenvalues. In float64. Raises ValueError for nan and infinity.
+    smaller side is taken; order 2 needs no eigenvalues. In float64, but for the products of float32 samples in order 2,
+    which is good to 1e-6. Raises ValueError for nan and infinity.
 
     Friedman and Dieng 2023 (arXiv:2210.02410); orders: Pasarkar and Dieng 2024 (arXiv:2310.12952).
 
@@ -45,20 +46,23 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
     """
     rows = features(x)
     _order(q)
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    norms = squared_norms(rows).sqrt_()[:, None]
     if not (norms > 0).all():  # a direction of their own for rows without one
         rows = torch.cat([rows, (norms == 0).to(rows)], 1)
         norms = torch.where(norms > 0, norms, 1.0)
     n, d = rows.shape
+    if q == 2 and rows.dtype == torch.float32:
+        score = n**2 / _squared_products(rows, norms)
+        return Vendi(min(max(score, 1.0), float(n)), q, n, "cosine")
     if n < d:
         side = gram(rows.double() / norms)
     else:
-        blocks = zip(torch.split(rows, ROWS), torch.split(norms, ROWS), strict=True)
-        side = sum_of_products((part.double() / length for part, length in blocks), rows)
-    return Vendi(_score(side / n, q), q, n, "cosine")
+        blocks = zip(centred(rows), torch.split(norms, ROWS), strict=True)
+        side = sum_of_products((part.div_(length) for part, length in blocks), rows)
+    return Vendi(_score(side.div_(n), q), q, n, "cosine")
 
 
-def rke(x: Tensor, *, sigma: float, tile: int = TILE) -> Vendi:
+def rke(x: Tensor, *, sigma: float, tile: int | None = None) -> Vendi:
     """Count the modes of a set by order-2 Rényi kernel entropy: 1 / mean of exp(-|x-y|²/σ²) over all pairs.
 
     x: (N, d). sigma: bandwidth of the Gaussian kernel exp(-|x-y|²/2σ²), > 0. It decides what counts as different: a
@@ -95,8 +99,7 @@ def fkea(x: Tensor, *, sigma: float, q: float = 1.0, random_features: int = 512,
     _bandwidth(sigma)
     rng = torch.Generator().manual_seed(seed)
     waves = torch.randn(rows.shape[1], random_features, generator=rng, dtype=torch.float64).to(rows.device) / sigma
-    centre = rows.mean(0, dtype=torch.float64)
-    phases = ((part.double() - centre) @ waves for part in torch.split(rows, ROWS))
+    phases = (part @ waves for part in centred(rows, mean(rows)))
     side = sum_of_products((torch.cat([phase.cos(), phase.sin()], 1) for phase in phases), rows)
     return Vendi(_score(side / (len(rows) * random_features), q), q, len(rows), "rbf", sigma, random_features, seed)
 
@@ -143,7 +146,7 @@ class RKESum:
 
     def dtype(self, x: Tensor) -> torch.dtype:
         """float64 where rounding in float32 products would move the exponent, x's own otherwise."""
-        largest = (x - x.mean(0)).square().sum(1).max().item()
+        largest = squared_norms(x, mean(x)).max().item()
         coarse = torch.finfo(x.dtype).eps * largest / self.sigma**2
         return torch.float64 if coarse > 1e-6 else x.dtype
 
@@ -164,14 +167,29 @@ class RKESum:
 
 def _score(side: Tensor, q: float) -> float:
     if q == 2:
-        return 1 / side.square().sum().item()
-    values = torch.linalg.eigvalsh(side)
+        return 1 / float(torch.linalg.vector_norm(side)) ** 2
+    values = eigenvalues(side)
     values = values[values > len(values) * torch.finfo(values.dtype).eps * values[-1]]  # the rest is rounding
     if q == 1:
         return float(torch.special.entr(values).sum().exp())
     if q == math.inf:
         return float(1 / values.max())
     return float(values.pow(q).sum() ** (1 / (1 - q)))
+
+
+@full_precision()
+def _squared_products(x: Tensor, norms: Tensor) -> float:
+    """The sum of the squared cosines of all pairs of rows, from products in float32.
+
+    Nothing in it cancels, so that they lose no more than their own rounding: about 1e-7 of the sum.
+    """
+    if len(x) < x.shape[1]:
+        total = gram((x.double() / norms).float())
+    else:
+        total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+        for part, length in zip(centred(x), torch.split(norms, ROWS), strict=True):
+            total += gram(part.div_(length).float().T)
+    return float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2
 
 
 def _order(q: float) -> None:

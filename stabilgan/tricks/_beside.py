@@ -62,4 +62,5 @@ def _refuse_parallel(game: Game) -> None:
                 f"D is wrapped in {type(wrapped).__name__} already, which would not synchronise parameters added now; "
                 "attach the game to the bare modules first, then wrap them"
             )
-        wrapped = getattr(wrapped, "_orig_mod", None)
+        inner = getattr(wrapped, "_forward_module", None)  # Fabric's wrapper stands around DDP's
+        wrapped = getattr(wrapped, "_orig_mod", None) if inner is None else inner

@@ -113,8 +113,8 @@ class MinibatchDiscrimination(nn.Module):
         both = host.mean_over_ranks(torch.cat([total, count]))
         return both[:-1] / both[-1].clamp(min=1 / host.ranks())
 
-    def get_extra_state(self) -> bool:
-        return self.initialised
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.initialised)  # safetensors files hold tensors alone
 
     def set_extra_state(self, state: Any) -> None:
         self.initialised = bool(state)

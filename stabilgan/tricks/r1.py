@@ -16,7 +16,7 @@ def gradient_norm_penalty(scores: Tensor, x: Tensor) -> Tensor:
 
     Args:
         scores: D's raw scores of `x`, any shape whose first dimension is the batch; patches of one sample are summed.
-        x: (N, ...), what they were computed from, requiring gradients.
+        x: (N, ...) or (N,), what they were computed from, requiring gradients.
 
     Returns:
         A scalar that can be differentiated again.
@@ -26,7 +26,7 @@ def gradient_norm_penalty(scores: Tensor, x: Tensor) -> Tensor:
     12.5
     """
     (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean() / 2
+    return gradient.square().unsqueeze(-1).flatten(1).sum(1).mean() / 2
 
 
 class R1(Trick):

@@ -82,8 +82,14 @@ class SpectralNorm(Trick):
 
     def setup(self, game: Game) -> None:
         generator = game.generator(self)
-        for layer in game.d.modules():
-            if isinstance(layer, (*LINEAR, *TRANSPOSED)) and not _has_spectral_norm(layer):
+        layers = [layer for layer in game.d.modules() if isinstance(layer, (*LINEAR, *TRANSPOSED))]
+        if not layers:
+            raise ValueError(
+                f"{self.name}: no layer to normalise was found in {type(game.d).__name__}; expected torch's linear, "
+                "convolutional or embedding layers (Keras has keras.layers.SpectralNormalization for its own)"
+            )
+        for layer in layers:
+            if not _has_spectral_norm(layer):
                 dim = 1 if isinstance(layer, TRANSPOSED) else 0
                 matrix = layer.weight.detach().movedim(dim, 0).flatten(1)
                 if not bool(matrix.any()):

@@ -1,5 +1,6 @@
 import copy
 import io
+import json
 import logging
 import math
 
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stabilgan import losses
 from stabilgan.detectors import (
     Alarm,
+    AlarmWarning,
     Collapse,
     Detector,
     Divergence,
@@ -365,3 +367,214 @@ def test_options_that_make_no_sense_are_refused():
         Watch([Collapse(), Collapse()])
     with pytest.raises(ValueError, match="expected 'logits' or 'probabilities'"):
         Watch(scores="sigmoid")
+
+
+# --- where readings go -------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Stands in for TensorBoard's SummaryWriter."""
+
+    def __init__(self):
+        self.scalars, self.texts = [], []
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.scalars.append((tag, scalar_value, global_step))
+
+    def add_text(self, tag, text_string, global_step):
+        self.texts.append((tag, text_string, global_step))
+
+
+class Broken(Writer):
+    def add_scalar(self, tag, scalar_value, global_step):
+        raise OSError("no space left on device")
+
+
+def entries(path):
+    return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+
+
+def with_sinks(folder, detectors=None, **options):
+    given = {"every": 10, "writer": Writer(), "log": folder / "run.jsonl", "display": True}
+    return Watch(detectors or small().detectors, **given | options)
+
+
+def test_alarms_are_warnings_where_asked_for_at_the_loops_own_line():
+    players = Players([Watch([Scripted(["ok", "alarm", "alarm"])], every=1, warn=True)])
+    with pytest.warns(AlarmWarning, match="scripted at step 2: it is so") as found:
+        players.play(3)
+    assert [w.filename for w in found] == [__file__]
+    players = Players([Watch([Scripted(["alarm"])], every=1, warn=True)])
+    with pytest.raises(AlarmWarning):  # where a filter makes it an error, it stops the loop
+        players.play(1)
+    Players([Watch([Scripted(["alarm"])], every=1)]).play(1)
+
+
+def test_a_writer_gets_readings_as_scalars_and_alarms_as_text():
+    writer = Writer()
+    Players([Watch([Scripted(["ok", "alarm", "unknown"]), Divergence()], every=2, writer=writer)]).play(6)
+    assert [s for s in writer.scalars if "scripted" in s[0]] == [("stabilgan/scripted", 1.0, n) for n in (2, 4, 6)]
+    assert {s[0] for s in writer.scalars} == {"stabilgan/scripted", "stabilgan/divergence"}
+    assert all(isinstance(value, float) for _, value, _ in writer.scalars)
+    assert writer.texts == [("stabilgan/alarm", "scripted at step 4: it is so (1, threshold 2)", 4)]
+
+
+@pytest.mark.filterwarnings("ignore")  # what tensorboard itself has to say
+def test_tensorboard_reads_what_was_written(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(tmp_path))
+    Players([Watch([Scripted(["ok", "alarm"])], every=2, writer=writer)]).play(4)
+    writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("stabilgan/scripted")] == [(2, 1.0), (4, 1.0)]
+    (text,) = events.Tensors("stabilgan/alarm/text_summary")
+    assert b"it is so" in text.tensor_proto.string_val[0]
+
+
+def test_what_is_no_writer_is_refused():
+    with pytest.raises(TypeError, match="writer is a str; expected one with add_scalar and add_text, such as"):
+        Watch(writer="runs/1")
+
+
+def test_a_file_gets_a_line_for_each_reading_and_each_alarm(tmp_path):
+    path = tmp_path / "new" / "run.jsonl"
+    watch = Watch([Scripted(["ok", "alarm"]), Divergence()], every=2, log=path)
+    Players([watch], record=False).play(4)
+    found = entries(path)
+    assert [(e["kind"], e["detector"], e["step"]) for e in found if e["detector"] == "scripted"] == [
+        ("reading", "scripted", 2),
+        ("reading", "scripted", 4),
+        ("alarm", "scripted", 4),
+    ]
+    run = found[0]["run"]
+    assert found[0] == {
+        "run": run,
+        "kind": "reading",
+        "detector": "scripted",
+        "step": 2,
+        "value": 1.0,
+        "threshold": 2.0,
+        "state": "ok",
+        "text": "it is so",
+    }
+    (alarm,) = (e for e in found if e["kind"] == "alarm")
+    assert (alarm["reading"], alarm["threshold"], alarm["meaning"]) == (1.0, 2.0, "it is so")
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file(tmp_path):
+    class Odd(Scripted):
+        def judge(self, values, step):
+            return Reading(self.name, step, math.inf, math.nan, "unknown", "odd")
+
+    Players([Watch([Odd([])], every=1, log=tmp_path / "run.jsonl")]).play(1)
+    (entry,) = entries(tmp_path / "run.jsonl")
+    assert entry["value"] is None
+    assert entry["threshold"] is None
+
+
+def test_a_line_that_a_stopped_run_left_half_written_spoils_no_other(tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"run": "0", "kind": "rea')
+    Players([Watch([Scripted(["ok"])], every=1, log=path)]).play(1)
+    first, second = path.read_text().splitlines()
+    assert first == '{"run": "0", "kind": "rea'
+    assert json.loads(second)["detector"] == "scripted"
+
+
+def saved(players):
+    """The bytes of a checkpoint."""
+    file = io.BytesIO()
+    parts = {name: getattr(players, name).state_dict() for name in ("g", "d", "opt_g", "opt_d", "game")}
+    torch.save(parts | {"torch": torch.get_rng_state()}, file)
+    return file.getvalue()
+
+
+def resumed(checkpoint, tricks):
+    """A new process's players."""
+    players, state = Players(tricks), torch.load(io.BytesIO(checkpoint), weights_only=True)
+    for name in ("g", "d", "opt_g", "opt_d", "game"):
+        getattr(players, name).load_state_dict(state[name])
+    torch.set_rng_state(state["torch"])
+    return players
+
+
+def test_a_run_that_is_taken_up_again_writes_no_line_twice(tmp_path):
+    whole = tmp_path / "whole" / "run.jsonl"
+    Players([with_sinks(whole.parent)]).play(45)
+    first = Players([with_sinks(tmp_path)]).play(20)
+    checkpoint = saved(first)
+    first.play(15)  # it went on after the checkpoint, and was stopped
+    resumed(checkpoint, [with_sinks(tmp_path)]).play(25)
+
+    def told(path):
+        return [{k: v for k, v in e.items() if k != "run"} for e in entries(path)]
+
+    assert told(tmp_path / "run.jsonl") == told(whole)
+    assert len({e["run"] for e in entries(tmp_path / "run.jsonl")}) == 1
+    Players([with_sinks(tmp_path)]).play(45)  # another run into the same file
+    assert len(entries(tmp_path / "run.jsonl")) == 2 * len(entries(whole))
+    assert len({e["run"] for e in entries(tmp_path / "run.jsonl")}) == 2
+
+
+def test_the_loops_progress_bar_gets_flat_numbers_and_words():
+    watch = Watch([Scripted(["ok", "alarm", "ok"]), Collapse(window=1000)], every=2)
+    players = Players([watch])
+    assert players.game.readings() == {}
+    assert players.play(2).game.readings() == {"scripted": 1.0}  # collapse has no number yet
+    assert players.play(2).game.readings() == {"scripted": 1.0, "alarm": "scripted"}
+    assert players.play(2).game.readings() == {"scripted": 1.0}
+
+
+class FakeTerminal:
+    """Makes rich's own console write to a string, as a terminal or as a file."""
+
+    def __init__(self, monkeypatch, terminal):
+        import rich
+        from rich.console import Console
+
+        self.text = io.StringIO()
+        monkeypatch.setattr(rich, "_console", Console(file=self.text, force_terminal=terminal, width=100))
+
+
+def test_a_terminal_shows_the_latest_readings_and_alarms_and_gives_the_cursor_back(monkeypatch):
+    terminal = FakeTerminal(monkeypatch, True)
+    players = Players([Watch([Scripted(["ok", "alarm"]), Divergence()], every=2, display=True)]).play(4)
+    shown = terminal.text.getvalue()
+    assert "stabilgan, step 4" in shown
+    assert "scripted at step 4: it is so" in shown
+    assert "\x1b[?25l" in shown
+    assert "\x1b[?25h" not in shown
+    players.game.detach()
+    assert "\x1b[?25h" in terminal.text.getvalue()
+
+
+def test_where_there_is_no_terminal_nothing_is_shown(monkeypatch):
+    terminal = FakeTerminal(monkeypatch, False)
+    Players([Watch([Scripted(["ok"])], every=1, display=True)]).play(1).game.detach()
+    assert terminal.text.getvalue() == ""
+
+
+def test_a_sink_that_fails_is_dropped_and_training_goes_on(caplog, tmp_path):
+    watch = Watch([Scripted(["ok", "ok"])], every=1, writer=Broken(), log=tmp_path / "run.jsonl")
+    Players([watch]).play(2)
+    assert [r.getMessage() for r in caplog.records] == [
+        "watch sends nothing more ToTensorBoard: OSError: no space left on device"
+    ]
+    assert len(entries(tmp_path / "run.jsonl")) == 2
+
+
+def test_sending_changes_no_bit_of_training_and_asks_no_device(tmp_path, monkeypatch):
+    FakeTerminal(monkeypatch, True)
+    watched, alone = Players([with_sinks(tmp_path)]).play(40), Players().play(40)
+    for x, y in zip(watched.everything(), alone.everything(), strict=True):
+        assert torch.equal(x, y)
+    players = Players()
+    players.opt_g, players.opt_d = (torch.optim.SGD(p.parameters(), 1e-3) for p in (players.g, players.d))
+    players.game.detach()
+    players.game = attach(players.g, players.d, players.opt_g, players.opt_d, [with_sinks(tmp_path)])
+    with Refuse():
+        players.play(40)
+        players.game.readings()
+    assert players.game.readings().keys() == {"collapse", "saturation", "oscillation", "divergence"}

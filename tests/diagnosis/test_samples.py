@@ -257,3 +257,16 @@ def test_digits_that_are_left_out_are_found_with_their_share(
             assert severities[-1] == pytest.approx(share, abs=0.06 if with_labels else 0.12)
     assert severities[0] == 0
     assert severities == sorted(severities)
+
+
+@pytest.mark.data
+def test_half_of_the_digits_without_labels_get_no_clean_bill(data_dir: Path) -> None:
+    """Written digits are one cloud with bridges: no region of it shows that five of ten are left out, coverage does."""
+    images, labels = digits.load("MNIST", data_dir, train=False)
+    x = digits.scaled(images)
+    real, rest, kept = x[:2000], x[2000:], x[2000:][labels[2000:] < 5]
+    found = judged(real, kept[:2000])
+    assert found.findings or "give labels" in found.undecided
+    whole = judged(real, rest[:2000])
+    assert not whole.findings
+    assert not whole.undecided

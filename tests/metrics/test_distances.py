@@ -58,6 +58,13 @@ def test_features_that_never_vary_or_repeat_each_other_change_nothing():
     assert doubled == pytest.approx(2 * want, rel=1e-9)
 
 
+def test_products_of_a_set_with_itself_are_symmetric_at_any_size():
+    x = normal(2500, 300, 0) + 3
+    gaussian = Gaussian().update(x)
+    assert torch.equal(gaussian.scatter, gaussian.scatter.T)
+    assert torch.allclose(gaussian.covariance, torch.from_numpy(np.cov(x.double().numpy(), rowvar=False)), rtol=1e-10)
+
+
 def test_a_collapsed_generator_has_the_reals_variance_as_its_distance():
     x = normal(500, 10, 0)
     fake = x.mean(0).expand(500, 10)

@@ -125,6 +125,8 @@ def test_every_public_name_is_there_and_documented():
         "fkea(x, sigma=1.0)",
         "ndb(x, y)",
         "pqmass(x, y, repeats=2)",
+        "birthday_test(x, y)",
+        "evaluate(x, y)",
     ],
 )
 def test_memory_does_not_grow_with_the_square_of_the_samples(call):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import tiles
-from stabilgan.metrics.neighbours import nearest, smallest
+from stabilgan.metrics.distances import multiply, tiles
+from stabilgan.metrics.neighbours import below, nearest, smallest
 from stabilgan.metrics.prdc import PRDCMeter, _straighten, expected_coverage, prdc
 
 
@@ -110,7 +110,7 @@ def test_products_of_fewer_digits_move_the_readings_by_less_than_a_hundredth(d):
         assert getattr(coarse, name) == pytest.approx(getattr(exact, name), abs=0.01), name
     wide = real.double(), fake.double()
     assert prdc(*wide, products="bfloat16").recall == prdc(*wide).recall  # float64 stays exact
-    (tile,) = tiles(real, fake, products="bfloat16")
+    (tile,) = tiles(real, fake, products="bfloat16", size=2048)
     assert tile.slack == 0.0
     exact_squares = (real[:50, None].double() - fake[:50].double()).square().sum(2)
     off = ((tile.squares[:50, :50] - exact_squares) / exact_squares).abs().max()
@@ -251,6 +251,51 @@ def test_folding_finds_what_sorting_finds(dim, shape):
     want = tile.sort(dim).values
     assert torch.equal(values.sort(1).values, want[:, :keep] if dim else want[:keep].T)
     assert torch.equal((tile if dim else tile.T).gather(1, places), values)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("shape", [(700, 513), (64, 40), (5, 7)])
+def test_what_is_below_a_limit_is_found_in_the_order_of_its_owners(dim, shape):
+    tile = normal(*shape, seed=0)
+    limits = normal(shape[1 - dim], 1, seed=1).flatten() - 2
+    who, place, values = below(tile, limits, dim)
+    table = tile if dim == 1 else tile.T
+    want = (table < limits[:, None]).nonzero()
+    assert len(want)
+    assert (who.diff() >= 0).all()
+    assert torch.equal(table[who, place], values)
+    assert sorted(zip(who.tolist(), place.tolist(), strict=True)) == list(map(tuple, want.tolist()))
+
+
+@pytest.mark.parametrize("order", ["nearer and nearer", "farther and farther", "shuffled"])
+def test_neighbours_are_found_whatever_the_order_of_the_tiles(order):
+    y = normal(1500, 6, 0)
+    x = 0.01 * normal(400, 6, 1)
+    far = y.norm(dim=1).argsort()
+    y = y[{"nearer and nearer": far.flip(0), "farther and farther": far, "shuffled": torch.arange(1500)}[order]]
+    want = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").topk(4, largest=False)
+    squares, rows = nearest(x, 4, y, size=130)
+    assert torch.allclose(squares.sqrt(), want.values, rtol=1e-12)
+    assert torch.equal(rows, want.indices)
+
+
+def test_of_neighbours_equally_near_the_first_row_comes_first():
+    x = torch.zeros(40, 3)
+    x[20:] = 1
+    squares, rows = nearest(x, 4)
+    assert not squares.any()
+    assert rows[5].tolist() == sorted(rows[5].tolist())
+    ring = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    assert nearest(torch.zeros(1, 2), 4, ring)[1].tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("d", [16, 600])
+def test_symmetric_products_are_the_whole_ones(d):
+    a = normal(1100, d, 0)
+    out = torch.empty(1100, 1100)
+    multiply(a, a, out, symmetric=True)
+    assert torch.allclose(out, a @ a.T, rtol=1e-5, atol=1e-4)
+    assert d == 16 or torch.equal(out, out.T)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(5, 10, 5), (10, 5, 5), (1, 10, 1), (10, 10, 0)])

@@ -1,5 +1,7 @@
 """EMA against the recursion written out."""
 
+import pickle
+
 import play
 import pytest
 import torch
@@ -34,3 +36,7 @@ def test_the_trainer_samples_from_the_average() -> None:
 def test_a_decay_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="less than 1"):
         stabilgan.EMA(1.0)
+
+
+def test_it_can_be_sent_to_a_process_before_it_is_attached() -> None:
+    assert pickle.loads(pickle.dumps(stabilgan.EMA(0.25))).decay == 0.25

@@ -1,0 +1,136 @@
+"""The documentation: its code runs, its diffs are those of the examples, its site builds without a warning."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import example
+import pytest
+
+import stabilgan
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+def blocks(page: Path) -> list[str]:
+    """The Python code of a page, in order; what is included from examples is run elsewhere."""
+    found = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [code for code in found if "--8<--" not in code]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code in blocks(page):
+        exec(compile(code, page.name, "exec"), names)
+    if page.stem == "trick":
+        assert 0 < float(names["moved"]) <= 0.1 + 1e-6  # type: ignore[arg-type]
+    if page.stem == "monitoring":
+        assert "divergence" in names["game"].readings()  # type: ignore[attr-defined]
+        assert (tmp_path / "watch.jsonl").stat().st_size > 100
+    if page.stem == "limits":
+        assert "relativistic changes the loss" in str(names.get("refused", "relativistic changes the loss"))
+
+
+def test_the_trick_of_ten_lines_has_ten_lines_and_acts() -> None:
+    import play
+    import torch
+
+    code = blocks(ROOT / "docs" / "trick.md")
+    first = code[0].split("class Clip")[1].splitlines()
+    assert len([line for line in ["class", *first[1:]] if line.strip()]) <= 10
+    names: dict[str, object] = {}
+    for text in (code[0], code[2]):
+        exec(compile(text, "trick.md", "exec"), names)
+    clip, flat = names["Clip"], names["FlatMiddle"]
+    plain, clipped = (play.by_hand(tricks, 2) for tricks in ([], [clip(1e-9)]))  # type: ignore[operator]
+    assert not torch.equal(play.params(plain[0]), play.params(clipped[0]))
+    for strength, differs in ((0.0, False), (1.0, True)):
+        with_trick = play.by_hand([flat(strength)], 3)  # type: ignore[operator]
+        assert play.same(with_trick[1], play.by_hand([], 3)[1]) is not differs
+
+
+@pytest.mark.parametrize("name", sorted(example.diffs()))
+def test_a_diff_taken_back_leaves_a_loop_without_games(name: str) -> None:
+    """`source` fails where a hunk is not in the example, exactly once."""
+    before = example.source(name, before=True)
+    loops = [node for node in ast.walk(ast.parse(before)) if isinstance(node, ast.FunctionDef) and node.name != "main"]
+    words = {n.attr for f in loops for n in ast.walk(f) if isinstance(n, ast.Attribute)}
+    words |= {n.id for f in loops for n in ast.walk(f) if isinstance(n, ast.Name)}
+    assert not words & {"game", "game_a", "game_b", "critic", "KerasOptimizer", "GameCallback"}
+
+
+MARKED = [n for n in sorted(example.diffs()) if "# was: " in (ROOT / "examples" / f"{n}.py").read_text()]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_a_diff_says_the_same_as_the_marks_in_the_example(name: str) -> None:
+    """Whose tests run what those marks restore, and hold it against the loop with hooks."""
+    assert example.source(name, before=True) == example.was(name)
+
+
+def test_every_framework_has_a_diff_and_every_diff_an_example() -> None:
+    assert set(example.diffs()) == {
+        *("dcgan", "cyclegan", "keras_gan", "lightning_gan", "fabric_gan", "accelerate_gan", "ignite_gan")
+    }
+
+
+def test_a_hunk_is_told_apart() -> None:
+    assert example.sides(" a\n-b\n+c\n") == ("a\nb\n", "a\nc\n")
+    with pytest.raises(AssertionError, match="begin with a blank"):
+        example.sides("a\n")
+
+
+class Text(HTMLParser):
+    """What a page shows, and where its links go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.names, self.links = "", set[str](), list[str]()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.names |= {given["id"] or ""} if "id" in given else set()
+        self.links += [given["href"] or ""] if tag == "a" and "href" in given else []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    pages = {}
+    for file in tmp_path.rglob("*.html"):
+        pages[file.relative_to(tmp_path)] = seen = Text()
+        seen.feed(file.read_text())
+    there = {name.rpartition(".")[2] for seen in pages.values() for name in seen.names if name.startswith("stabilgan.")}
+    assert set(stabilgan.__all__) - there <= {"__version__", "SELECT", "CHANGE", "STEP"}
+    assert "self.game_a.critic(fake_a)" in pages[Path("hooks/index.html")].text
+    assert "game.real(real, real_condition)" in pages[Path("kinds/index.html")].text
+    for path, seen in pages.items():
+        assert "--8<--" not in seen.text, f"a snippet of {path} was not included"
+        for link in seen.links if path.name != "404.html" else []:
+            where, _, name = link.partition("#")
+            if not re.match(r"https?:|mailto:", link):
+                target = Path(os.path.normpath(path.parent / where)) if where else path
+                target = target if target.suffix else target / "index.html"
+                assert (tmp_path / target).exists(), f"{path}: {link} leads nowhere"
+                assert not name or target not in pages or name in pages[target].names, f"{path}: {link} leads nowhere"
