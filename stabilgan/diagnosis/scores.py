@@ -134,7 +134,11 @@ def judge(scores: Scores, loss: str | None) -> tuple[list[Finding], list[Evidenc
     if spread < SAME or (scores.flat and spread < 20 * SAME):
         text = f"D's scores of reals, fakes and noise differ by {spread:.2g} (standard deviation): one answer for all"
         told = Evidence("spread of scores", spread, text, None, (SAME, float("inf")), "reals, fakes and noise")
-        return [Finding("discriminator_dead", 1.0, 0.95, (told,))], [told, *evidence], note
+        dead = [Finding("discriminator_dead", 1.0, 0.95, (told,))]
+        if scores.flat:
+            still = Evidence("gradient reaching G", 0.0, "D has no gradient on the fakes, so none reaches G", 1.0)
+            dead.append(Finding("vanishing_gradient", 1.0, 0.9, (still, told)))
+        return dead, [told, *evidence], note
     critic = loss is None and not scores.probabilities and UNIT[0] <= scores.slope <= UNIT[1]
     family = loss or "logistic"
     if critic:

@@ -12,7 +12,7 @@ from stabilgan import Trainer, tricks, workloads
 from stabilgan.diagnosis import FAILURES, Diagnosis
 from stabilgan.game import Game, Player
 
-pytestmark = [pytest.mark.data, pytest.mark.slow]
+pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(900)]  # three trainings and diagnoses
 EPOCH = 600
 
 
