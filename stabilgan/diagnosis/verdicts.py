@@ -104,7 +104,7 @@ def far(null: Null) -> bool:
 
 
 def short(null: Null) -> float | None:
-    """The share of what reals reach that fakes reach, where these are as true as reals and it is too small; else None."""
+    """The share of what reals reach that fakes reach, where it is too small for fakes as true as reals; else None."""
     precision, density, coverage = (null.readings[name] for name in ("precision", "density", "coverage"))
     true = precision.value >= TRUE * precision.reference and density.value <= DENSE * density.reference
     reached = coverage.value / coverage.reference if coverage.reference > 0 else 1.0
@@ -168,8 +168,8 @@ def _undecided(null: Null, dropped: list[Dropped], off: bool) -> str:
         )
     if (reached := short(null)) is not None:
         return (
-            f"the fakes are as true as reals, but reach only {reached:.0%} of what reals reach, so parts of the data are "
-            "rare among them or left out, and no region shows which; give labels (--labels, class folders, or a data "
+            f"the fakes are as true as reals, but reach only {reached:.0%} of what reals reach, so parts of the data "
+            "are rare among them or left out, and no region shows which; give labels (--labels, class folders, or a data "
             "set by name) so that classes can be counted"
         )
     finest = min((d.finest for d in dropped), default=1.0)
