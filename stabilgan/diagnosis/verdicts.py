@@ -169,8 +169,8 @@ def _undecided(null: Null, dropped: list[Dropped], off: bool) -> str:
     if (reached := short(null)) is not None:
         return (
             f"the fakes are as true as reals, but reach only {reached:.0%} of what reals reach, so parts of the data "
-            "are rare among them or left out, and no region shows which; give labels (--labels, class folders, or a data "
-            "set by name) so that classes can be counted"
+            "are rare among them or left out, and no region shows which; give labels (--labels, class folders, or a "
+            "data set by name) so that classes can be counted"
         )
     finest = min((d.finest for d in dropped), default=1.0)
     if finest > BLIND:
