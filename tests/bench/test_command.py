@@ -312,7 +312,12 @@ def test_a_bench_killed_at_ten_moments_ends_with_the_records_of_an_undisturbed_o
 def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     args = [sys.executable, "-m", "stabilgan", "bench", "--tricks", "r1", "--seeds", "1", "--steps", "100000"]
     running = subprocess.Popen(
-        [*args, "--out", "out"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*args, "--out", "out"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     begun = tmp_path / "out" / "bench.json"
     deadline = time.monotonic() + 60
