@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stabilgan import spec
 from stabilgan.bench.command import checked_device
 from stabilgan.diagnosis import report
-from stabilgan.diagnosis.api import diagnose
+from stabilgan.diagnosis.api import Way, diagnose
 from stabilgan.diagnosis.findings import FAILURES, Diagnosis, InputError
 from stabilgan.diagnosis.log.columns import TITLES
 
@@ -24,7 +24,7 @@ Tell = Callable[[str, int, int], None]
 
 
 def run(
-    way: str,
+    way: Way,
     *,
     as_json: bool,
     html: Path | None,
@@ -64,7 +64,7 @@ def run(
     else:
         options["device"] = where
     with bars() as tell:
-        found = diagnose(way, progress=tell, **options)  # type: ignore[arg-type]
+        found = diagnose(way, progress=tell, **options)
     if html is not None:
         from stabilgan.diagnosis import html as page
 

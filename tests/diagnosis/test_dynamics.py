@@ -322,3 +322,21 @@ def test_severity_grows_with_how_little_is_left() -> None:
 def test_series_of_unequal_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="expected two of one length"):
         Series.of([1.0, 2.0], [1])
+
+
+def test_what_printed_probabilities_cost_tells_the_logistic_loss_from_others() -> None:
+    """A plain DCGAN print: four columns of batch means, and nothing says which loss it is."""
+    real, fake = 0.65 + noise(200, 0.05, 1), 0.33 + noise(200, 0.04, 2)
+    d = -np.log(real) - np.log(1 - fake) + 0.08 + np.abs(noise(200, 0.03, 3))
+    g = 2.4 + noise(200, 0.3, 4)  # with a term of its own, so that it says nothing of the family
+    columns = {"d_loss": Series.of(d), "g_loss": Series.of(g), "d_real": Series.of(real), "d_fake": Series.of(fake)}
+    beliefs = believe(columns)
+    assert beliefs.best == "logistic"
+    assert beliefs.known
+    assert any("cost under logistic" in reason for reason in beliefs.reasons)
+    squares = {
+        **columns,
+        "d_loss": Series.of(((real - 1) ** 2 + fake**2) / 2 + 0.01),
+        "g_loss": Series.of((fake - 1) ** 2 / 2 + 0.01),
+    }
+    assert believe(squares).share["logistic"] < 0.1
