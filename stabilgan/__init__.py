@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Watch,
     )
     from stabilgan.diagnosis.api import diagnose
-    from stabilgan.game import CHANGE, SELECT, STEP, Game, Trick, attach
+    from stabilgan.game import CHANGE, SELECT, STEP, Cost, Game, Trick, attach
     from stabilgan.trainer import Trainer
     from stabilgan.tricks import (
         EMA,
@@ -50,7 +50,7 @@ _HOMES = {
         "Watch",
     ),
     "stabilgan.diagnosis.api": ("diagnose",),
-    "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Game", "Trick", "attach"),
+    "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Cost", "Game", "Trick", "attach"),
     "stabilgan.trainer": ("Trainer",),
     "stabilgan.tricks": (
         "EMA",
@@ -76,6 +76,7 @@ __all__ = [
     "Alarm",
     "AlarmWarning",
     "Collapse",
+    "Cost",
     "Detector",
     "Divergence",
     "Game",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from stabilgan import host
+from stabilgan import host, losses
 
 if TYPE_CHECKING:
     from stabilgan.game import Game, Player, Trick
@@ -51,7 +51,7 @@ def dismiss(game: Game) -> None:
         _PLAYED_IN.pop(id(trick), None)
 
 
-def refuse(game: Game, *, accumulate: int, owns_loss: bool) -> None:
+def refuse(game: Game, *, accumulate: int, loss: losses.Loss | None) -> None:
     """Raises ValueError for all that can be known to be wrong at attach; touches nothing."""
     if accumulate < 1:
         raise ValueError(f"accumulate is {accumulate}; expected the number of micro-batches to a step, 1 or more")
@@ -69,7 +69,11 @@ def refuse(game: Game, *, accumulate: int, owns_loss: bool) -> None:
                 )
         if trick.needs_logits and game.probabilities:
             raise ValueError(f"{trick.name} {SIGMOID}")
-    for trick in game.acting("loss") if owns_loss else ():
+        if loss is not None and trick.fits is not None and loss.name not in trick.fits:
+            raise ValueError(
+                f"{trick.name} is made for {' or '.join(sorted(trick.fits))}; this game's loss is {loss.name}"
+            )
+    for trick in game.acting("loss") if loss is None else ():
         raise ValueError(
             f"{trick.name} changes the loss, which this loop owns; call stabilgan.losses.{trick.name} there instead, "
             "or give attach(loss=...) a pair and take your losses from game.loss.d and game.loss.g"

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,37 @@ PLAYERS: tuple[Player, Player] = ("d", "g")
 
 SELECT, CHANGE, STEP = 0, 1, 2
 """When a trick acts among others: first those that choose samples, then those that change them, then the rest."""
+
+CHANGES = (
+    "what D sees",
+    "what D is",
+    "the loss",
+    "a penalty on D",
+    "a term for G",
+    "how players move",
+    "memory",
+    "a response",
+    "nothing",
+)
+"""What a trick can change, in the order in which lists show them."""
+
+
+class Cost(NamedTuple):
+    """What a trick adds to one step of each player, in passes of the players' networks.
+
+    A backward pass is counted where it begins, at a player's output. `second_order` counts gradients that are
+    differentiated again; each costs about two backward passes more.
+    """
+
+    g_forward: float = 0
+    g_backward: float = 0
+    d_forward: float = 0
+    d_backward: float = 0
+    second_order: float = 0
+
+    def __str__(self) -> str:
+        words = ("G forward", "G backward", "D forward", "D backward", "second order")
+        return ", ".join(f"{n:g} {w}" for n, w in zip(self, words, strict=True) if n) or "no passes"
 
 
 class Trick:
@@ -44,6 +75,18 @@ class Trick:
     """Options at which it does nothing, or None if it is either there or not."""
     source: ClassVar[str] = ""
     """The paper, and the equation or section."""
+    changes: ClassVar[str] = "how players move"
+    """What it acts on, one of `CHANGES`."""
+    when: ClassVar[str] = ""
+    """A sentence or two for people who choose: what trouble it is for, and where it does not help."""
+    fits: ClassVar[frozenset[str] | None] = None
+    """Names of the losses that it is made for; None where any will do."""
+    limits: ClassVar[Mapping[str, str]] = {}
+    """Conditions that it can't honour ("labels", "compile", "points", ...) -> what happens there."""
+    needs_latents: ClassVar[bool] = False
+    """True where it calls G again: the game then notes what G was called with, in `Seen.made_by`."""
+    cost: Cost = Cost()
+    """What one step of each player costs more, at the default `every`; a property where it depends on options."""
 
     every: int = 1
     """`penalty` is asked for on every n-th step and then counts n-fold (lazy regularisation, Karras et al. 2020)."""
@@ -103,7 +146,8 @@ class Seen:
     """A batch as D saw it, and how the loop called D with it.
 
     `x` is the tensor, `labels` what rode along through the verb; `args` and `kwargs` are D's call, where D was
-    called with that very tensor (`args[at]` or `kwargs[at]` is `x`), else None.
+    called with that very tensor (`args[at]` or `kwargs[at]` is `x`), else None. `made_by` is G's latest call before
+    it, in the same form with the latents as `x`, for `fake` and `critic` where a trick needs latents.
     """
 
     x: Tensor
@@ -111,6 +155,7 @@ class Seen:
     args: tuple[Any, ...] | None = None
     kwargs: Mapping[str, Any] | None = None
     at: int | str = 0
+    made_by: Seen | None = None
 
     def call(self, x: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The arguments of the same call with `x` in the place of the batch."""
@@ -136,6 +181,8 @@ class Game:
         scores: D's latest output by verb, detached. A verb is missing where D was never called with its tensor.
         losses: what the loop told `record`, detached.
         loss: the pair of losses after the tricks have changed it, or None in a loop that owns its loss.
+        looking_ahead: players whose step under way only looks ahead; a trick adds one in `before_step`. Such a step is
+            not counted, and no `after_step` is called for it.
         probabilities: D's scores have passed a sigmoid. Known at attach where that is D's last layer, else from the
             graph of D's first call.
         distributed: penalties are averaged over the ranks of torch's process group, where there is one.
@@ -169,6 +216,7 @@ class Game:
         self.seen: dict[str, Seen] = {}
         self.scores: dict[str, Tensor] = {}
         self.losses: dict[str, Tensor] = {}
+        self.looking_ahead: set[Player] = set()
         self.seed = seed
         self.called_d: Critic = d
         self._score = score
@@ -181,7 +229,7 @@ class Game:
             method: [t for t in self.tricks if getattr(type(t), method) is not getattr(Trick, method)]
             for method in _MOMENTS
         }
-        checks.refuse(self, accumulate=accumulate, owns_loss=loss is None)
+        checks.refuse(self, accumulate=accumulate, loss=loss)
         self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
         self._joined: tuple[Tensor, list[tuple[str, Tensor, slice]]] | None = None
         self._reminder: checks.Reminder | None = checks.Reminder(accumulate)
@@ -200,6 +248,9 @@ class Game:
         self._heard, self._deaf = d, False
         hear = host.uncompiled(self._hear)
         self._hooks = [d.register_forward_hook(hear, with_kwargs=True)]
+        self._drawn: Seen | None = None
+        if any(t.needs_latents for t in self.tricks):
+            self._hooks.append(g.register_forward_hook(host.uncompiled(self._hear_g), with_kwargs=True))
         for player in PLAYERS:
             self._hooks += self._listen(player, self.optimizer(player))
 
@@ -226,7 +277,7 @@ class Game:
         if self._reminder is not None:
             self._reminder.said("critic")
         if not real and self._hooks:
-            seen = Seen(x, args, (x, *args), kwargs)
+            seen = Seen(x, args, (x, *args), kwargs, made_by=self._drawn)
             self.seen["critic"] = seen
             self._history["critic"].append(seen)
             self._note("critic", out)
@@ -268,7 +319,7 @@ class Game:
             x = getattr(trick, verb)(x, self)
         if self._reminder is not None:
             self._reminder.passed(verb, given, x)
-        seen = Seen(x, self.labels)
+        seen = Seen(x, self.labels, made_by=self._drawn if verb == "fake" else None)
         self.seen[verb] = seen
         self._history[verb].append(seen)
         return (x, *self.labels) if labels else x
@@ -296,6 +347,16 @@ class Game:
                 if self._is(x, verb):
                     self._keep(verb, args, kwargs, at, out)
                     return
+
+    def _hear_g(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        """G was called by the loop: keep with what; its latents are the first tensor of numbers."""
+        if self._deaf:
+            return
+        called: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for at, z in called:
+            if isinstance(z, Tensor) and z.is_floating_point():
+                self._drawn = Seen(z.detach(), (), args, kwargs, at)
+                return
 
     def _keep(self, verb: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int | str, out: Any) -> None:
         """D was called with the latest batch of a verb."""
@@ -343,9 +404,12 @@ class Game:
             return (args[0], closure_then_tricks, *args[2:]), rest
 
         def after(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.steps[player] += 1
-            for trick in self._acting["after_step"]:
-                trick.after_step(player, self)
+            if player in self.looking_ahead:
+                self.looking_ahead.discard(player)
+            else:
+                self.steps[player] += 1
+                for trick in self._acting["after_step"]:
+                    trick.after_step(player, self)
             if self._reminder is not None and not self._reminder.moved(player, self):
                 self._reminder = None
             for verb in self._verbs(player):
@@ -426,17 +490,7 @@ class Game:
         D's buffers (BatchNorm statistics, spectral-norm vectors) and torch's generators stay as they were, autocast is
         off and D runs uncompiled, so that gradients of gradients work. Returns D's output, or `score(output)`.
         """
-        dtype = next((p.dtype for p in self.d.parameters() if p.is_floating_point()), x.dtype)
-        args, kwargs = seen.call(x.to(dtype))
-        self._passes += 1
-        with (
-            self._unheard(),
-            host.unchanged(self.d),
-            host.own_forward(self.d),
-            host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
-        ):
-            buffers = {name: b.clone() for name, b in self.d.named_buffers()}
-            out = torch.func.functional_call(self.d, buffers, args, dict(kwargs))
+        out = self._pass(self.d, x, seen)
         if self._score is not None:
             out = self._score(out)
         if not isinstance(out, Tensor):
@@ -445,6 +499,49 @@ class Game:
                 "Tell attach how to read it: attach(..., score=lambda out: out[0])"
             )
         return out
+
+    def features(self, x: Tensor, seen: Seen, layer: str | None = None) -> Tensor:
+        """What D's last layer, or the one of that name, is given for `x`; a pass as `score` makes it."""
+        kept: list[Tensor] = []
+        with self.d.get_submodule(surgery.last_layer(self.d, layer)).register_forward_pre_hook(
+            lambda module, args: kept.append(args[0])
+        ):
+            self._pass(self.d, x, seen)
+        return kept[-1]
+
+    def generate(self, made_by: Seen, z: Tensor | None = None) -> Tensor:
+        """G's samples from the latents of a call that the loop made (`Seen.made_by`), or from others in their place.
+
+        A pass that changes nothing, as `score` is for D; for tricks with `needs_latents`.
+        """
+        out = self._pass(self.g, made_by.x if z is None else z, made_by)
+        if not isinstance(out, Tensor):
+            raise TypeError(f"G returns a {type(out).__name__}; expected a tensor of samples")
+        return out
+
+    def latents(self, verb: str, trick: Trick) -> Seen:
+        """How the loop called G for the latest batch of a verb, for a trick that can't do without it."""
+        made_by = self.saw(verb, trick).made_by
+        if made_by is None:
+            raise RuntimeError(
+                f"{trick.name} needs the latents of what the loop gave to game.{verb}, but G was not called before; "
+                "expected a loop that calls the generator that was attached, with the latents as its first tensor"
+            )
+        return made_by
+
+    def _pass(self, player: nn.Module, x: Tensor, seen: Seen) -> Any:
+        """A player's output for `x`, called the way the loop called it with `seen`; nothing notices."""
+        dtype = next((p.dtype for p in player.parameters() if p.is_floating_point()), x.dtype)
+        args, kwargs = seen.call(x.to(dtype))
+        self._passes += 1
+        with (
+            self._unheard(),
+            host.unchanged(player),
+            host.own_forward(player),
+            host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
+        ):
+            buffers = {name: b.clone() for name, b in player.named_buffers()}
+            return torch.func.functional_call(player, buffers, args, dict(kwargs))
 
     def generator(self, trick: Trick) -> torch.Generator:
         """A CPU generator for this trick alone; it differs by trick, by place in the list and by DDP rank."""
@@ -473,6 +570,7 @@ class Game:
             trick.teardown(self)
         self._acting = {method: [] for method in self._acting}
         self.loss, self.labels, self._joined, self._reminder = self._given_loss, (), None, None
+        self._drawn = None
         self.seen.clear()
         self.scores.clear()
         self.losses.clear()

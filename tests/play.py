@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +36,33 @@ def off(name: str) -> stabilgan.Trick | None:
     return None if options is None else TRICKS[name](**options)
 
 
-def generator_net() -> nn.Module:
+Kind = Literal["points", "images"]
+IMAGES: set[str] = set()
+"""Tricks that act on images alone, or on what only the image discriminator has (BatchNorm)."""
+
+
+def kind_of(*names: str) -> Kind:
+    """What the players of a test with these tricks play with."""
+    return "images" if IMAGES & set(names) else "points"
+
+
+def generator_net(kind: Kind = "points") -> nn.Module:
+    if kind == "images":
+        end = nn.Sequential(nn.Linear(16, 128), nn.Unflatten(1, (2, 8, 8)), nn.Conv2d(2, 1, 3, padding=1), nn.Tanh())
+        return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), *end)
     return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
 
 
-def discriminator_net() -> nn.Module:
+def discriminator_net(kind: Kind = "points") -> nn.Module:
+    if kind == "images":
+        first = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.LeakyReLU(0.2)
+        return nn.Sequential(*first, nn.Flatten(), nn.Linear(64, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
     return nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.2), nn.Linear(16, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
 
 
-def players(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+def players(seed: int = 0, dtype: torch.dtype = torch.float32, kind: Kind = "points") -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(seed)
-    return generator_net().to(dtype), discriminator_net().to(dtype)
+    return generator_net(kind).to(dtype), discriminator_net(kind).to(dtype)
 
 
 def adam(module: nn.Module) -> torch.optim.Optimizer:
@@ -62,6 +78,17 @@ def ring(n: int, generator: torch.Generator) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1) + 0.05 * torch.randn(n, 2, generator=generator)
 
 
+def pictures(n: int, generator: torch.Generator) -> Tensor:
+    """(n, 1, 8, 8) in [-1, 1]: a bright spot at one of eight places on a ring."""
+    at, places = ring(n, generator), torch.linspace(-1.5, 1.5, 8)
+    across, down = (torch.exp(-4 * (places - at[:, i : i + 1]).square()) for i in (0, 1))
+    return 2 * (down.unsqueeze(2) * across.unsqueeze(1)).unsqueeze(1) - 1
+
+
+def data(kind: Kind) -> Callable[[int, torch.Generator], Tensor]:
+    return pictures if kind == "images" else ring
+
+
 def by_hand(
     tricks: list[stabilgan.Trick] | None,
     steps: int,
@@ -74,16 +101,17 @@ def by_hand(
     freeze: bool = False,
     sizes: Mapping[int, int] | None = None,
     autocast: bool = False,
+    kind: Kind = "points",
 ) -> tuple[nn.Module, nn.Module]:
     """A plain training loop with the three words in it; `tricks=None` is the loop without stabilgan."""
-    g, d = players(dtype=dtype)
+    g, d = players(dtype=dtype, kind=kind)
     opt_g, opt_d = optimizer(g), optimizer(d)
     if tricks is None:
         pair, real_word, fake_word, critic_word = losses.logistic, nn.Identity(), nn.Identity(), d
     else:
         game = stabilgan.attach(g, d, wrap(opt_g), wrap(opt_d), tricks, loss=losses.logistic)
         pair, real_word, fake_word, critic_word = game.loss, game.real, game.fake, game.critic
-    data, latents = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    order, latents = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
 
     def discriminator_turn(x: Tensor) -> None:
         z = torch.randn(len(x), 4, generator=latents).to(dtype)
@@ -110,7 +138,7 @@ def by_hand(
             d.requires_grad_(True)
 
     for step in range(steps):
-        x = ring((sizes or {}).get(step, batch), data).to(dtype)
+        x = data(kind)((sizes or {}).get(step, batch), order).to(dtype)
         turns = [generator_turn, discriminator_turn] if g_first else [discriminator_turn, generator_turn]
         for turn in turns:
             turn(x)

@@ -23,7 +23,7 @@ every_trick = pytest.mark.parametrize("name", NAMES)
 
 
 def trainer(name: str | None, **options: Any) -> stabilgan.Trainer:
-    g, d = play.players()
+    g, d = play.players(kind=play.kind_of(name or ""))
     make = options.pop("optimizer", play.adam)
     tricks = [play.trick(name)] if name else []
     return stabilgan.Trainer(g, d, make(g), make(d), tricks, **({"latent": 4, "batch_size": 8} | options))

@@ -152,3 +152,85 @@ def test_two_games_may_share_their_optimizers_as_in_cyclegan() -> None:
             losses.logistic.g(game.critic(fake), None).backward()
         opt_g.step()
     assert [game.steps for game in games] == [{"d": 2, "g": 2}] * 2
+
+
+class _AsksG(stabilgan.Trick):
+    """Keeps what the game can tell of G's calls and of D's last layer."""
+
+    name = "asks_g"
+    needs_latents = True
+
+    def __init__(self) -> None:
+        self._heard: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def penalty(self, player: stabilgan.game.Player, game: stabilgan.Game) -> torch.Tensor | None:
+        verb = "fake" if player == "d" else "critic"
+        made_by = game.latents(verb, self)
+        self._heard.append((made_by.x, game.generate(made_by).detach()))
+        return None
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_trick_is_told_with_which_latents_g_made_each_batch(accumulate: int) -> None:
+    g, d = play.players()
+    trick = _AsksG()
+    game = stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], accumulate=accumulate)
+    drawn, made = [], []
+    for turn in ("d", "g"):
+        for _ in range(accumulate):
+            drawn.append(torch.randn(6, 4))
+            made.append(g(drawn[-1]))
+            scores = d(game.fake(made[-1].detach())) if turn == "d" else game.critic(made[-1])
+            scores.sum().backward()
+        game.optimizer(turn).step()
+    norm = g[1]
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.num_batches_tracked is not None
+    assert norm.num_batches_tracked.item() == 2 * accumulate
+    for (z, again), own, own_samples in zip(trick._heard, drawn, made, strict=True):
+        torch.testing.assert_close(z, own)
+        torch.testing.assert_close(again, own_samples.detach())
+
+
+def test_features_are_what_ds_last_layer_is_given() -> None:
+    g, d = play.players()
+    game = stabilgan.attach(g, d, play.sgd(g), play.sgd(d))
+    x = torch.randn(5, 2)
+    d(game.real(x))
+    torch.testing.assert_close(game.features(x, game.seen["real"]), d[:-1](x))
+    torch.testing.assert_close(game.features(x, game.seen["real"], layer="2"), d[:2](x))
+
+
+def test_a_step_that_only_looks_ahead_is_not_counted() -> None:
+    class Peek(stabilgan.Trick):
+        name = "peek"
+
+        def __init__(self) -> None:
+            self.moved = 0
+
+        def before_step(self, player: stabilgan.game.Player, game: stabilgan.Game) -> None:
+            if self.moved == 0 and player == "d":
+                game.looking_ahead.add(player)
+                self.moved = -1
+
+        def after_step(self, player: stabilgan.game.Player, game: stabilgan.Game) -> None:
+            self.moved += 1
+
+    g, d = play.players()
+    trick = Peek()
+    game = stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick])
+    for _ in range(3):
+        d(game.real(torch.randn(5, 2))).sum().backward()
+        game.opt_d.step()
+    assert game.steps == {"d": 2, "g": 0}
+    assert trick.moved == 1
+
+
+def test_a_trick_made_for_one_loss_refuses_another() -> None:
+    class Only(stabilgan.Trick):
+        name = "only"
+        fits = frozenset({"hinge"})
+
+    g, d = play.players()
+    with pytest.raises(ValueError, match="only is made for hinge; this game's loss is logistic"):
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [Only()], loss=stabilgan.losses.logistic)

@@ -81,6 +81,7 @@ class Watch(Trick):
 
     name = "watch"
     order = SELECT - 1  # before all others: samples as the loop has them, gradients before they are clipped
+    changes = "nothing"
     source = "stabilgan"
 
     def __init__(

@@ -27,6 +27,8 @@ class EMA(Trick):
 
     name = "ema"
     off: ClassVar = {"decay": 0.0}
+    changes = "memory"
+    when = "Samples from G swing from step to step. It steadies what you sample, not the training itself."
     source = "Yazıcı et al. 2019, arXiv:1806.04498, Sec. 2.1"
 
     def __init__(self, decay: float = 0.999) -> None:

@@ -167,6 +167,8 @@ class Minibatch(Trick):
 
     name = "minibatch"
     off: ClassVar = {"kernels": 0}
+    changes = "what D is"
+    when = "G gives few distinct samples (mode collapse). D needs a batch of several samples at a time."
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.2"
 
     def __init__(

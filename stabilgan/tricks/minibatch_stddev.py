@@ -114,6 +114,8 @@ class MinibatchStddev(Trick):
     """
 
     name = "minibatch_stddev"
+    changes = "what D is"
+    when = "G's samples vary less than the data, in a convolutional D. Nearly free, and weaker than `minibatch`."
     off: ClassVar = {"channels": 0}
     source = "Karras et al. 2018, arXiv:1710.10196, Sec. 3"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stabilgan import host
-from stabilgan.game import Game, Player, Trick
+from stabilgan.game import Cost, Game, Player, Trick
 
 
 def gradient_norm_penalty(scores: Tensor, x: Tensor) -> Tensor:
@@ -41,6 +41,9 @@ class R1(Trick):
     """
 
     name = "r1"
+    changes = "a penalty on D"
+    when = "D wins outright, or the losses go round and round: the first remedy to try, with any loss on logits."
+    cost = Cost(d_forward=1, d_backward=1, second_order=1)
     needs_logits = True
     off: ClassVar = {"weight": 0.0}
     source = "Mescheder et al. 2018, arXiv:1801.04406, Eq. 9"
@@ -72,5 +75,6 @@ class R2(R1):
     """
 
     name = "r2"
+    when = "Beside R1, where relativistic losses would diverge without it, or D is steep where G puts its samples."
     source = "Mescheder et al. 2018, arXiv:1801.04406, Eq. 10"
     verb: ClassVar = "fake"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from stabilgan import losses
-from stabilgan.game import Game, Trick
+from stabilgan.game import Cost, Game, Trick
 
 
 class Relativistic(Trick):
@@ -17,6 +17,9 @@ class Relativistic(Trick):
     """
 
     name = "relativistic"
+    changes = "the loss"
+    when = "Modes are dropped under a plain loss; play R1 and R2 beside it, without which it diverges."
+    cost = Cost(d_forward=1, d_backward=1)
     needs_logits = True
     conflicts: ClassVar = {}
     source = "Jolicoeur-Martineau 2018, arXiv:1807.00734, Eq. 3-4"

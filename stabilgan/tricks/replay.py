@@ -433,6 +433,8 @@ class Replay(Trick):
 
     name = "replay"
     order = SELECT
+    changes = "what D sees"
+    when = "D forgets what G did before and both go in circles. Alone it did not mend a dense GAN that collapses."
     off: ClassVar = {"p": 0.0, "share": 0.0}
     source = (
         "Shrivastava et al. 2017, arXiv:1612.07828, Sec. 2.3; Zhu et al. 2017, arXiv:1703.10593, Sec. 4; Vitter 1985, "

@@ -72,6 +72,8 @@ class SpectralNorm(Trick):
     """
 
     name = "spectral_norm"
+    changes = "what D is"
+    when = "D's gradients explode or D wins outright, where second derivatives are too dear; made for the hinge loss."
     source = "Miyato et al. 2018, arXiv:1802.05957, Eq. 8 and Alg. 1"
     conflicts: ClassVar = {}
 
