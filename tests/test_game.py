@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import play
+import pytest
 import torch
 from torch import nn
 
