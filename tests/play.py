@@ -15,6 +15,7 @@ from stabilgan.tricks import TRICKS, parse
 
 SMALL = {
     "replay": "replay:size=12",
+    "lecam": "lecam:start=1",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
 }

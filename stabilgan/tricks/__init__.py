@@ -8,31 +8,65 @@ from importlib.metadata import entry_points
 
 from stabilgan import spec
 from stabilgan.game import Trick
+from stabilgan.tricks.consistency import Consistency
+from stabilgan.tricks.dragan import DRAGAN
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.latent_consistency import LatentConsistency
+from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.orthogonal import Orthogonal
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.weight_clipping import WeightClipping
+from stabilgan.tricks.wgan_gp import WGANGP
+from stabilgan.tricks.zero_gp import ZeroGP
 
 __all__ = [
+    "DRAGAN",
     "EMA",
     "R1",
     "R2",
     "TRICKS",
+    "WGANGP",
+    "Consistency",
+    "LatentConsistency",
+    "LeCam",
     "Minibatch",
     "MinibatchStddev",
+    "Orthogonal",
     "Relativistic",
     "Replay",
     "SpectralNorm",
+    "WeightClipping",
+    "ZeroGP",
     "check",
     "parse",
     "parse_arms",
 ]
 
 TRICKS: Mapping[str, type[Trick]] = {
-    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic)
+    t.name: t
+    for t in (
+        Replay,
+        Minibatch,
+        MinibatchStddev,
+        R1,
+        R2,
+        WGANGP,
+        ZeroGP,
+        DRAGAN,
+        LeCam,
+        Consistency,
+        LatentConsistency,
+        Orthogonal,
+        EMA,
+        SpectralNorm,
+        WeightClipping,
+        Relativistic,
+    )
 }
 """Every trick of the library by its name."""
 
