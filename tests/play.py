@@ -17,6 +17,7 @@ SMALL = {
     "replay": "replay:size=12",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
+    "top_k": "top_k:epoch=1:decay=0.8",
 }
 """Options that make a trick act within a few steps of a small game; the others act by default."""
 

@@ -9,30 +9,58 @@ from importlib.metadata import entry_points
 from stabilgan import spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.feature_matching import FeatureMatching
+from stabilgan.tricks.gdpp import GDPP
+from stabilgan.tricks.historical_averaging import HistoricalAveraging
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.mode_seeking import ModeSeeking
+from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.top_k import TopK
 
 __all__ = [
     "EMA",
+    "GDPP",
     "R1",
     "R2",
     "TRICKS",
+    "FeatureMatching",
+    "HistoricalAveraging",
     "Minibatch",
     "MinibatchStddev",
+    "ModeSeeking",
+    "PathLength",
     "Relativistic",
     "Replay",
     "SpectralNorm",
+    "TopK",
     "check",
     "parse",
     "parse_arms",
 ]
 
 TRICKS: Mapping[str, type[Trick]] = {
-    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic)
+    t.name: t
+    for t in (
+        Replay,
+        Minibatch,
+        MinibatchStddev,
+        R1,
+        R2,
+        EMA,
+        SpectralNorm,
+        Relativistic,
+        TopK,
+        HistoricalAveraging,
+        FeatureMatching,
+        ModeSeeking,
+        GDPP,
+        PathLength,
+    )
 }
 """Every trick of the library by its name."""
 
