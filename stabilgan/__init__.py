@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stabilgan.trainer import Trainer
     from stabilgan.tricks import (
         EMA,
+        EWC,
         GDPP,
         R1,
         R2,
@@ -59,6 +60,7 @@ _HOMES = {
     "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Cost", "Game", "Trick", "attach"),
     "stabilgan.trainer": ("Trainer",),
     "stabilgan.tricks": (
+        "EWC",
         "EMA",
         "GDPP",
         "R1",
@@ -81,6 +83,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "CHANGE",
     "EMA",
+    "EWC",
     "GDPP",
     "R1",
     "R2",

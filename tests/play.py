@@ -15,6 +15,7 @@ from stabilgan.tricks import TRICKS, parse
 
 SMALL = {
     "replay": "replay:size=12",
+    "ewc": "ewc:interval=2:weight=100",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
     "top_k": "top_k:epoch=1:decay=0.8",

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from stabilgan import spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.ewc import EWC
 from stabilgan.tricks.feature_matching import FeatureMatching
 from stabilgan.tricks.gdpp import GDPP
 from stabilgan.tricks.historical_averaging import HistoricalAveraging
@@ -24,6 +25,7 @@ from stabilgan.tricks.top_k import TopK
 
 __all__ = [
     "EMA",
+    "EWC",
     "GDPP",
     "R1",
     "R2",
@@ -60,6 +62,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         ModeSeeking,
         GDPP,
         PathLength,
+        EWC,
     )
 }
 """Every trick of the library by its name."""

@@ -25,7 +25,8 @@ def log_det_plus_one(features: Tensor) -> Tensor:
     gram = features @ features.T if features.shape[0] <= features.shape[1] else features.T @ features
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     factor, _ = torch.linalg.cholesky_ex(identity + gram, check_errors=False)
-    return 2 * factor.diagonal().log().sum()
+    log_det: Tensor = 2 * factor.diagonal().log().sum()
+    return log_det
 
 
 def determinantal_divergence(fake: Tensor, real: Tensor) -> Tensor:

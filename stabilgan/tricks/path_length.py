@@ -28,7 +28,8 @@ def path_lengths(x: Tensor, z: Tensor, noise: Tensor) -> Tensor:
     5.0
     """
     (gradient,) = torch.autograd.grad((x * noise).sum(), z, create_graph=True)
-    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return lengths
 
 
 class PathLength(Trick):
