@@ -11,15 +11,22 @@ from stabilgan.game import Trick
 from stabilgan.tricks.consistency import Consistency
 from stabilgan.tricks.dragan import DRAGAN
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.ewc import EWC
+from stabilgan.tricks.feature_matching import FeatureMatching
+from stabilgan.tricks.gdpp import GDPP
+from stabilgan.tricks.historical_averaging import HistoricalAveraging
 from stabilgan.tricks.latent_consistency import LatentConsistency
 from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.mode_seeking import ModeSeeking
 from stabilgan.tricks.orthogonal import Orthogonal
+from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.top_k import TopK
 from stabilgan.tricks.weight_clipping import WeightClipping
 from stabilgan.tricks.wgan_gp import WGANGP
 from stabilgan.tricks.zero_gp import ZeroGP
@@ -27,19 +34,26 @@ from stabilgan.tricks.zero_gp import ZeroGP
 __all__ = [
     "DRAGAN",
     "EMA",
+    "EWC",
+    "GDPP",
     "R1",
     "R2",
     "TRICKS",
     "WGANGP",
     "Consistency",
+    "FeatureMatching",
+    "HistoricalAveraging",
     "LatentConsistency",
     "LeCam",
     "Minibatch",
     "MinibatchStddev",
+    "ModeSeeking",
     "Orthogonal",
+    "PathLength",
     "Relativistic",
     "Replay",
     "SpectralNorm",
+    "TopK",
     "WeightClipping",
     "ZeroGP",
     "check",
@@ -66,6 +80,13 @@ TRICKS: Mapping[str, type[Trick]] = {
         SpectralNorm,
         WeightClipping,
         Relativistic,
+        TopK,
+        HistoricalAveraging,
+        FeatureMatching,
+        ModeSeeking,
+        GDPP,
+        PathLength,
+        EWC,
     )
 }
 """Every trick of the library by its name."""
