@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from stabilgan import spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.instance_noise import InstanceNoise
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
 from stabilgan.tricks.r1 import R1, R2
@@ -21,6 +22,7 @@ __all__ = [
     "R1",
     "R2",
     "TRICKS",
+    "InstanceNoise",
     "Minibatch",
     "MinibatchStddev",
     "Relativistic",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 TRICKS: Mapping[str, type[Trick]] = {
-    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic)
+    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic, InstanceNoise)
 }
 """Every trick of the library by its name."""
 
