@@ -12,6 +12,7 @@ from stabilgan.tricks.ema import EMA
 from stabilgan.tricks.instance_noise import InstanceNoise
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.packing import Packing
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
@@ -25,6 +26,7 @@ __all__ = [
     "InstanceNoise",
     "Minibatch",
     "MinibatchStddev",
+    "Packing",
     "Relativistic",
     "Replay",
     "SpectralNorm",
@@ -34,7 +36,8 @@ __all__ = [
 ]
 
 TRICKS: Mapping[str, type[Trick]] = {
-    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic, InstanceNoise)
+    t.name: t
+    for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic, InstanceNoise, Packing)
 }
 """Every trick of the library by its name."""
 
