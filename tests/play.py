@@ -37,7 +37,7 @@ def off(name: str) -> stabilgan.Trick | None:
 
 
 Kind = Literal["points", "images"]
-IMAGES: set[str] = set()
+IMAGES = {"diffaugment"}
 """Tricks that act on images alone, or on what only the image discriminator has (BatchNorm)."""
 
 

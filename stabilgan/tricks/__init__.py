@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 from stabilgan import spec
 from stabilgan.game import Trick
+from stabilgan.tricks.diffaugment import DiffAugment
 from stabilgan.tricks.ema import EMA
 from stabilgan.tricks.instance_noise import InstanceNoise
 from stabilgan.tricks.minibatch import Minibatch
@@ -23,6 +24,7 @@ __all__ = [
     "R1",
     "R2",
     "TRICKS",
+    "DiffAugment",
     "InstanceNoise",
     "Minibatch",
     "MinibatchStddev",
@@ -37,7 +39,19 @@ __all__ = [
 
 TRICKS: Mapping[str, type[Trick]] = {
     t.name: t
-    for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic, InstanceNoise, Packing)
+    for t in (
+        Replay,
+        Minibatch,
+        MinibatchStddev,
+        R1,
+        R2,
+        EMA,
+        SpectralNorm,
+        Relativistic,
+        InstanceNoise,
+        Packing,
+        DiffAugment,
+    )
 }
 """Every trick of the library by its name."""
 
