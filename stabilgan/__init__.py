@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stabilgan.game import CHANGE, SELECT, STEP, Cost, Game, Trick, attach
     from stabilgan.trainer import Trainer
     from stabilgan.tricks import (
+        ADA,
         EMA,
         R1,
         R2,
@@ -59,6 +60,7 @@ _HOMES = {
         "EMA",
         "R1",
         "R2",
+        "ADA",
         "DiffAugment",
         "InstanceNoise",
         "Minibatch",
@@ -73,6 +75,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ADA",
     "CHANGE",
     "EMA",
     "R1",

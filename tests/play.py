@@ -14,6 +14,7 @@ from stabilgan import losses
 from stabilgan.tricks import TRICKS, parse
 
 SMALL = {
+    "ada": "ada:images=100:p=0.5",
     "replay": "replay:size=12",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
@@ -37,7 +38,7 @@ def off(name: str) -> stabilgan.Trick | None:
 
 
 Kind = Literal["points", "images"]
-IMAGES = {"diffaugment"}
+IMAGES = {"ada", "diffaugment"}
 """Tricks that act on images alone, or on what only the image discriminator has (BatchNorm)."""
 
 

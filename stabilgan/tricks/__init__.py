@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 from stabilgan import spec
 from stabilgan.game import Trick
+from stabilgan.tricks.ada import ADA
 from stabilgan.tricks.diffaugment import DiffAugment
 from stabilgan.tricks.ema import EMA
 from stabilgan.tricks.instance_noise import InstanceNoise
@@ -20,6 +21,7 @@ from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
 
 __all__ = [
+    "ADA",
     "EMA",
     "R1",
     "R2",
@@ -51,6 +53,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         InstanceNoise,
         Packing,
         DiffAugment,
+        ADA,
     )
 }
 """Every trick of the library by its name."""
