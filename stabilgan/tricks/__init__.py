@@ -11,6 +11,7 @@ from stabilgan.game import Trick
 from stabilgan.tricks.consistency import Consistency
 from stabilgan.tricks.dragan import DRAGAN
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.gradient_normalisation import GradientNormalisation
 from stabilgan.tricks.latent_consistency import LatentConsistency
 from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.minibatch import Minibatch
@@ -32,6 +33,7 @@ __all__ = [
     "TRICKS",
     "WGANGP",
     "Consistency",
+    "GradientNormalisation",
     "LatentConsistency",
     "LeCam",
     "Minibatch",
@@ -65,6 +67,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         EMA,
         SpectralNorm,
         WeightClipping,
+        GradientNormalisation,
         Relativistic,
     )
 }
