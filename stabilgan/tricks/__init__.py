@@ -16,6 +16,7 @@ from stabilgan.tricks.ema import EMA
 from stabilgan.tricks.ewc import EWC
 from stabilgan.tricks.feature_matching import FeatureMatching
 from stabilgan.tricks.gdpp import GDPP
+from stabilgan.tricks.gradient_normalisation import GradientNormalisation
 from stabilgan.tricks.historical_averaging import HistoricalAveraging
 from stabilgan.tricks.instance_noise import InstanceNoise
 from stabilgan.tricks.latent_consistency import LatentConsistency
@@ -48,6 +49,7 @@ __all__ = [
     "Consistency",
     "DiffAugment",
     "FeatureMatching",
+    "GradientNormalisation",
     "HistoricalAveraging",
     "InstanceNoise",
     "LatentConsistency",
@@ -87,6 +89,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         EMA,
         SpectralNorm,
         WeightClipping,
+        GradientNormalisation,
         Relativistic,
         TopK,
         HistoricalAveraging,
