@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PathLength,
         Relativistic,
         Replay,
+        ReplayHard,
         SpectralNorm,
         TopK,
     )
@@ -60,6 +61,7 @@ _HOMES = {
     "stabilgan.game": ("CHANGE", "SELECT", "STEP", "Cost", "Game", "Trick", "attach"),
     "stabilgan.trainer": ("Trainer",),
     "stabilgan.tricks": (
+        "ReplayHard",
         "EWC",
         "EMA",
         "GDPP",
@@ -107,6 +109,7 @@ __all__ = [
     "Reading",
     "Relativistic",
     "Replay",
+    "ReplayHard",
     "Saturation",
     "SpectralNorm",
     "TopK",

@@ -15,6 +15,7 @@ from stabilgan.tricks import TRICKS, parse
 
 SMALL = {
     "replay": "replay:size=12",
+    "replay_hard": "replay_hard:size=12:share=0.5",
     "ewc": "ewc:interval=2:weight=100",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",

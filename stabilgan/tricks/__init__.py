@@ -20,6 +20,7 @@ from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
+from stabilgan.tricks.replay_hard import ReplayHard
 from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
 
@@ -38,6 +39,7 @@ __all__ = [
     "PathLength",
     "Relativistic",
     "Replay",
+    "ReplayHard",
     "SpectralNorm",
     "TopK",
     "check",
@@ -63,6 +65,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         GDPP,
         PathLength,
         EWC,
+        ReplayHard,
     )
 }
 """Every trick of the library by its name."""
