@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         PathLength,
         Relativistic,
         Replay,
+        ReplayHard,
         SpectralNorm,
         TopK,
         WeightClipping,
@@ -74,6 +75,7 @@ _HOMES = {
     "stabilgan.trainer": ("Trainer",),
     "stabilgan.tricks": (
         "DRAGAN",
+        "ReplayHard",
         "EWC",
         "EMA",
         "GDPP",
@@ -144,6 +146,7 @@ __all__ = [
     "Reading",
     "Relativistic",
     "Replay",
+    "ReplayHard",
     "Saturation",
     "SpectralNorm",
     "TopK",

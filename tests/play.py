@@ -25,6 +25,7 @@ SMALL = {
     "ada": "ada:images=100:p=0.5",
     "replay": "replay:size=12",
     "lecam": "lecam:start=1",
+    "replay_hard": "replay_hard:size=12:share=0.5",
     "ewc": "ewc:interval=2:weight=100",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",

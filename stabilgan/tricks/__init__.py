@@ -30,6 +30,7 @@ from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
+from stabilgan.tricks.replay_hard import ReplayHard
 from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
 from stabilgan.tricks.weight_clipping import WeightClipping
@@ -62,6 +63,7 @@ __all__ = [
     "PathLength",
     "Relativistic",
     "Replay",
+    "ReplayHard",
     "SpectralNorm",
     "TopK",
     "WeightClipping",
@@ -102,6 +104,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         Packing,
         DiffAugment,
         ADA,
+        ReplayHard,
     )
 }
 """Every trick of the library by its name."""
