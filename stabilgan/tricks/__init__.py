@@ -18,6 +18,8 @@ from stabilgan.tricks.feature_matching import FeatureMatching
 from stabilgan.tricks.gdpp import GDPP
 from stabilgan.tricks.historical_averaging import HistoricalAveraging
 from stabilgan.tricks.instance_noise import InstanceNoise
+from stabilgan.tricks.label_flipping import LabelFlipping
+from stabilgan.tricks.label_smoothing import LabelSmoothing
 from stabilgan.tricks.latent_consistency import LatentConsistency
 from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.minibatch import Minibatch
@@ -50,6 +52,8 @@ __all__ = [
     "FeatureMatching",
     "HistoricalAveraging",
     "InstanceNoise",
+    "LabelFlipping",
+    "LabelSmoothing",
     "LatentConsistency",
     "LeCam",
     "Minibatch",
@@ -99,6 +103,8 @@ TRICKS: Mapping[str, type[Trick]] = {
         Packing,
         DiffAugment,
         ADA,
+        LabelSmoothing,
+        LabelFlipping,
     )
 }
 """Every trick of the library by its name."""
