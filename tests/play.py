@@ -22,6 +22,7 @@ from stabilgan.tricks import TRICKS, parse
 __all__ = ["RefuseSync", "adam", "params", "pictures", "ring", "same", "sgd"]
 
 SMALL = {
+    "label_flipping": "label_flipping:share=0.3",
     "ada": "ada:images=100:p=0.5",
     "replay": "replay:size=12",
     "lecam": "lecam:start=1",

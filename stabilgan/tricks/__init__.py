@@ -19,6 +19,8 @@ from stabilgan.tricks.gdpp import GDPP
 from stabilgan.tricks.gradient_normalisation import GradientNormalisation
 from stabilgan.tricks.historical_averaging import HistoricalAveraging
 from stabilgan.tricks.instance_noise import InstanceNoise
+from stabilgan.tricks.label_flipping import LabelFlipping
+from stabilgan.tricks.label_smoothing import LabelSmoothing
 from stabilgan.tricks.latent_consistency import LatentConsistency
 from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.minibatch import Minibatch
@@ -53,6 +55,8 @@ __all__ = [
     "GradientNormalisation",
     "HistoricalAveraging",
     "InstanceNoise",
+    "LabelFlipping",
+    "LabelSmoothing",
     "LatentConsistency",
     "LeCam",
     "Minibatch",
@@ -105,6 +109,8 @@ TRICKS: Mapping[str, type[Trick]] = {
         DiffAugment,
         ADA,
         ReplayHard,
+        LabelSmoothing,
+        LabelFlipping,
     )
 }
 """Every trick of the library by its name."""
