@@ -22,9 +22,13 @@ from stabilgan.tricks import TRICKS, parse
 __all__ = ["RefuseSync", "adam", "params", "pictures", "ring", "same", "sgd"]
 
 SMALL = {
+    "ada": "ada:images=100:p=0.5",
     "replay": "replay:size=12",
+    "lecam": "lecam:start=1",
+    "ewc": "ewc:interval=2:weight=100",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
+    "top_k": "top_k:epoch=1:decay=0.8",
 }
 """Options that make a trick act within a few steps of a small game; the others act by default."""
 

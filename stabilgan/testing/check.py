@@ -124,15 +124,18 @@ def examine(
 
 
 def subject_of(make: Callable[[], Trick], off: Callable[[], Trick] | None) -> tuple[Subject | None, Mapping[str, str]]:
-    """The trick on trial in the first world that it does not refuse, or None; and what it said to the others."""
+    """The trick on trial in the first world that it does not refuse, at attach or in its first step, or None.
+
+    Also what it said to the others.
+    """
     fits = make().fits
     loss = losses.logistic if fits is None or "logistic" in fits else losses.named(min(fits))
     refusals: dict[str, str] = {}
     for world in (POINTS, IMAGES):
         subject = Subject(make, off, world, loss)
         try:
-            subject.trainer()
-        except Refused as error:
+            subject.trainer().fit(world.data, 1)  # samples it can only refuse when it sees them
+        except (Refused, ValueError) as error:
             refusals[world.name] = str(error)
         except Exception:
             return subject, refusals

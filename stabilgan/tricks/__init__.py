@@ -7,24 +7,62 @@ from collections.abc import Mapping
 
 from stabilgan import plugins, spec
 from stabilgan.game import Trick
+from stabilgan.tricks.ada import ADA
+from stabilgan.tricks.consistency import Consistency
+from stabilgan.tricks.diffaugment import DiffAugment
+from stabilgan.tricks.dragan import DRAGAN
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.ewc import EWC
+from stabilgan.tricks.feature_matching import FeatureMatching
+from stabilgan.tricks.gdpp import GDPP
+from stabilgan.tricks.historical_averaging import HistoricalAveraging
+from stabilgan.tricks.instance_noise import InstanceNoise
+from stabilgan.tricks.latent_consistency import LatentConsistency
+from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.mode_seeking import ModeSeeking
+from stabilgan.tricks.orthogonal import Orthogonal
+from stabilgan.tricks.packing import Packing
+from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.top_k import TopK
+from stabilgan.tricks.weight_clipping import WeightClipping
+from stabilgan.tricks.wgan_gp import WGANGP
+from stabilgan.tricks.zero_gp import ZeroGP
 
 __all__ = [
+    "ADA",
+    "DRAGAN",
     "EMA",
+    "EWC",
+    "GDPP",
     "R1",
     "R2",
     "TRICKS",
+    "WGANGP",
+    "Consistency",
+    "DiffAugment",
+    "FeatureMatching",
+    "HistoricalAveraging",
+    "InstanceNoise",
+    "LatentConsistency",
+    "LeCam",
     "Minibatch",
     "MinibatchStddev",
+    "ModeSeeking",
+    "Orthogonal",
+    "Packing",
+    "PathLength",
     "Relativistic",
     "Replay",
     "SpectralNorm",
+    "TopK",
+    "WeightClipping",
+    "ZeroGP",
     "check",
     "class_of",
     "parse",
@@ -32,7 +70,36 @@ __all__ = [
 ]
 
 TRICKS: Mapping[str, type[Trick]] = {
-    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic)
+    t.name: t
+    for t in (
+        Replay,
+        Minibatch,
+        MinibatchStddev,
+        R1,
+        R2,
+        WGANGP,
+        ZeroGP,
+        DRAGAN,
+        LeCam,
+        Consistency,
+        LatentConsistency,
+        Orthogonal,
+        EMA,
+        SpectralNorm,
+        WeightClipping,
+        Relativistic,
+        TopK,
+        HistoricalAveraging,
+        FeatureMatching,
+        ModeSeeking,
+        GDPP,
+        PathLength,
+        EWC,
+        InstanceNoise,
+        Packing,
+        DiffAugment,
+        ADA,
+    )
 }
 """Every trick of the library by its name."""
 
