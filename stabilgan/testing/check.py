@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -118,6 +118,7 @@ def examine(
             if not promise.slow or slow:
                 tell(promise.name)
                 results.append(result_of(promise, subject, refusals))
+        results = _told_once(results)
     world = "" if subject is None else subject.world.name
     return Report(asked, first.name, world, tuple(results))
 
@@ -161,6 +162,15 @@ def result_of(promise: Promise, subject: Subject | None, refusals: Mapping[str, 
             return Result(promise.name, promise.says, "limited", limits[promise.condition])
         return Result(promise.name, promise.says, "fails", why)
     return Result(promise.name, promise.says, "holds")
+
+
+def _told_once(results: list[Result]) -> list[Result]:
+    """Where the trick can't play at all, the promises that fail of that alone say so."""
+    crash = next((r.why for r in results if r.promise == "plays" and r.verdict == "fails"), None)
+    return [
+        replace(r, verdict="not asked", why="it does not play") if r.why == crash and r.promise != "plays" else r
+        for r in results
+    ]
 
 
 def _makers(

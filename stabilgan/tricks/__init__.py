@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 
-from stabilgan import spec
+from stabilgan import plugins, spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ada import ADA
 from stabilgan.tricks.consistency import Consistency
@@ -73,6 +72,7 @@ __all__ = [
     "WeightClipping",
     "ZeroGP",
     "check",
+    "class_of",
     "parse",
     "parse_arms",
 ]
@@ -117,18 +117,26 @@ TRICKS: Mapping[str, type[Trick]] = {
 
 
 def class_of(name: str) -> type[Trick]:
+    """The class that a name means: the library's, an installed package's, or a dotted path's.
+
+    Raises:
+        SpecError: there is none, or it can't be used.
+    """
     if name in TRICKS:
         return TRICKS[name]
-    plugins = {e.name: e for e in entry_points(group="stabilgan.tricks")}
-    if name in plugins:
-        found = plugins[name].load()
-    elif "." in name:
+    found = plugins.load("trick", name, wrong_with)
+    if found is None and "." in name:
         found = spec.load_path(name, "trick")
-    else:
-        raise spec.SpecError(spec.unknown("trick", name, [*TRICKS, *plugins]))
-    if not (isinstance(found, type) and issubclass(found, Trick)):
-        raise spec.SpecError(f"trick {name!r} is {found!r}; expected a subclass of stabilgan.Trick")
-    return found
+        if not (isinstance(found, type) and issubclass(found, Trick)):
+            raise spec.SpecError(f"trick {name!r} is {found!r}; expected a subclass of stabilgan.Trick")
+    if found is None:
+        raise spec.SpecError(spec.unknown("trick", name, [*TRICKS, *plugins.names("trick")]))
+    made: type[Trick] = found
+    return made
+
+
+wrong_with = plugins.wrong_with_class(Trick)
+"""What is wrong with what a package registers as a trick."""
 
 
 def parse(text: str) -> list[Trick]:

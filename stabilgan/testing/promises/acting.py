@@ -55,7 +55,9 @@ def acts(subject: Subject) -> None:
             return
         if not same(trick.state_dict(), before):
             return
-    raise Broken("after 50 steps both players are what they are without it, and it has kept nothing")
+    raise Broken(
+        "after 50 steps both players are what they are without it, and it has kept nothing; give it options at which it acts in so few"
+    )
 
 
 def gradients_arrive(subject: Subject) -> None:
@@ -144,7 +146,7 @@ PROMISES = (
     Promise("acts", "Played, it changes training or keeps something.", acts),
     Promise(
         "gradient",
-        "What it adds to a loss moves weights, and G still learns from what it is judged by.",
+        "What it adds to a loss moves weights, and G learns from its judge.",
         gradients_arrive,
     ),
     Promise("cost", "It costs the passes that it states.", costs_what_it_says),
