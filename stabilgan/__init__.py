@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Replay,
         SpectralNorm,
         TopK,
+        VirtualBatchNorm,
         WeightClipping,
         ZeroGP,
     )
@@ -80,6 +81,7 @@ _HOMES = {
         "GDPP",
         "R1",
         "R2",
+        "VirtualBatchNorm",
         "LabelFlipping",
         "LabelSmoothing",
         "WGANGP",
@@ -152,6 +154,7 @@ __all__ = [
     "TopK",
     "Trainer",
     "Trick",
+    "VirtualBatchNorm",
     "Watch",
     "WeightClipping",
     "Workload",

@@ -33,6 +33,7 @@ from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
+from stabilgan.tricks.virtual_batch_norm import VirtualBatchNorm
 from stabilgan.tricks.weight_clipping import WeightClipping
 from stabilgan.tricks.wgan_gp import WGANGP
 from stabilgan.tricks.zero_gp import ZeroGP
@@ -66,6 +67,7 @@ __all__ = [
     "Replay",
     "SpectralNorm",
     "TopK",
+    "VirtualBatchNorm",
     "WeightClipping",
     "ZeroGP",
     "check",
@@ -105,6 +107,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         ADA,
         LabelSmoothing,
         LabelFlipping,
+        VirtualBatchNorm,
     )
 }
 """Every trick of the library by its name."""
