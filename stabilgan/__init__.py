@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         ReplayHard,
         SpectralNorm,
         TopK,
+        VirtualBatchNorm,
         WeightClipping,
         ZeroGP,
     )
@@ -83,6 +84,7 @@ _HOMES = {
         "GDPP",
         "R1",
         "R2",
+        "VirtualBatchNorm",
         "LabelFlipping",
         "LabelSmoothing",
         "WGANGP",
@@ -158,6 +160,7 @@ __all__ = [
     "TopK",
     "Trainer",
     "Trick",
+    "VirtualBatchNorm",
     "Watch",
     "WeightClipping",
     "Workload",

@@ -34,6 +34,7 @@ from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.replay_hard import ReplayHard
 from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
+from stabilgan.tricks.virtual_batch_norm import VirtualBatchNorm
 from stabilgan.tricks.weight_clipping import WeightClipping
 from stabilgan.tricks.wgan_gp import WGANGP
 from stabilgan.tricks.zero_gp import ZeroGP
@@ -69,6 +70,7 @@ __all__ = [
     "ReplayHard",
     "SpectralNorm",
     "TopK",
+    "VirtualBatchNorm",
     "WeightClipping",
     "ZeroGP",
     "check",
@@ -111,6 +113,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         ReplayHard,
         LabelSmoothing,
         LabelFlipping,
+        VirtualBatchNorm,
     )
 }
 """Every trick of the library by its name."""
