@@ -207,12 +207,12 @@ def test_a_step_that_only_looks_ahead_is_not_counted() -> None:
         name = "peek"
 
         def __init__(self) -> None:
-            self.moved = 0
+            self.looked, self.moved = False, 0
 
         def before_step(self, player: stabilgan.game.Player, game: stabilgan.Game) -> None:
-            if self.moved == 0 and player == "d":
+            if not self.looked:
                 game.looking_ahead.add(player)
-                self.moved = -1
+                self.looked = True
 
         def after_step(self, player: stabilgan.game.Player, game: stabilgan.Game) -> None:
             self.moved += 1
@@ -224,7 +224,7 @@ def test_a_step_that_only_looks_ahead_is_not_counted() -> None:
         d(game.real(torch.randn(5, 2))).sum().backward()
         game.opt_d.step()
     assert game.steps == {"d": 2, "g": 0}
-    assert trick.moved == 1
+    assert trick.moved == 2
 
 
 def test_a_trick_made_for_one_loss_refuses_another() -> None:

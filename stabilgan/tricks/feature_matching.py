@@ -68,7 +68,7 @@ class FeatureMatching(Trick):
     needs_latents = True
     cost = Cost(g_forward=1, g_backward=1, d_forward=2)
     off: ClassVar = {"weight": 0.0}
-    limits: ClassVar = {"G first": "nothing is added until D has seen a first real batch, also after a restart"}
+    limits: ClassVar = {"g first": "nothing is added until D has seen a first real batch, also after a restart"}
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.1"
 
     def __init__(self, weight: float = 1.0, layer: str | None = None, every: int = 1) -> None:

@@ -78,7 +78,7 @@ class GDPP(Trick):
     needs_latents = True
     cost = Cost(g_forward=1, g_backward=1, d_forward=2)
     off: ClassVar = {"weight": 0.0}
-    limits: ClassVar = {"G first": "nothing is added until D has seen a first real batch, also after a restart"}
+    limits: ClassVar = {"g first": "nothing is added until D has seen a first real batch, also after a restart"}
     source = "Elfeki et al. 2019, arXiv:1812.00068, Sec. 3; Cherian et al. 2013, IEEE TPAMI 35(9)"
 
     def __init__(self, weight: float = 1.0, layer: str | None = None, every: int = 1) -> None:
