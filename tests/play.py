@@ -15,6 +15,8 @@ from stabilgan.tricks import TRICKS, parse
 
 SMALL = {
     "replay": "replay:size=12",
+    "gradient_clipping": "gradient_clipping:norm=0.1",
+    "lookahead": "lookahead:k=2",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
 }

@@ -9,8 +9,11 @@ from importlib.metadata import entry_points
 from stabilgan import spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.gradient_clipping import GradientClipping
+from stabilgan.tricks.lookahead import Lookahead
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.optimistic import Optimistic
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
@@ -21,8 +24,11 @@ __all__ = [
     "R1",
     "R2",
     "TRICKS",
+    "GradientClipping",
+    "Lookahead",
     "Minibatch",
     "MinibatchStddev",
+    "Optimistic",
     "Relativistic",
     "Replay",
     "SpectralNorm",
@@ -32,7 +38,20 @@ __all__ = [
 ]
 
 TRICKS: Mapping[str, type[Trick]] = {
-    t.name: t for t in (Replay, Minibatch, MinibatchStddev, R1, R2, EMA, SpectralNorm, Relativistic)
+    t.name: t
+    for t in (
+        Replay,
+        Minibatch,
+        MinibatchStddev,
+        R1,
+        R2,
+        EMA,
+        SpectralNorm,
+        Relativistic,
+        GradientClipping,
+        Lookahead,
+        Optimistic,
+    )
 }
 """Every trick of the library by its name."""
 
