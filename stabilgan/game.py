@@ -85,11 +85,14 @@ class Trick:
     """Conditions that it can't honour ("labels", "compile", "points", ...) -> what happens there."""
     needs_latents: ClassVar[bool] = False
     """True where it calls G again: the game then notes what G was called with, in `Seen.made_by`."""
-    cost: Cost = Cost()
-    """What one step of each player costs more, at the default `every`; a property where it depends on options."""
 
     every: int = 1
     """`penalty` is asked for on every n-th step and then counts n-fold (lazy regularisation, Karras et al. 2020)."""
+
+    @property
+    def cost(self) -> Cost:
+        """What one step of each player costs more, at the default `every`: a class attribute, or a property."""
+        return Cost()
 
     def setup(self, game: Game) -> None:
         """Once, at attach: operate on `game.d`, build an average, take a generator."""

@@ -113,9 +113,11 @@ class Trainer:
         return self._feed
 
     def _step(self, data: Feed) -> None:
-        for _ in range(self.n_critic):
-            real = self._discriminator_step(data)
-        self._generator_step(real)
+        made = self.steps
+        while self.steps == made:  # a step that only looks ahead is not counted
+            for _ in range(self.n_critic):
+                real = self._discriminator_step(data)
+            self._generator_step(real)
 
     def _discriminator_step(self, data: Feed) -> Batch:
         game = self.game
@@ -171,7 +173,8 @@ class Trainer:
     def sample(self, n: int, *labels: Tensor, seed: int = 0, ema: bool = True, batch_size: int = 1000) -> Tensor:
         """n samples from the latents of `seed`, in evaluation mode; training goes on as if none had been drawn.
 
-        Taken from the averaged generator if the EMA trick is played and `ema` is true, else from the current one.
+        Taken from the averaged generator if the EMA trick is played and `ema` is true, else from the current one; with
+        `Extragradient(form="past")` that stands at its look-ahead point.
 
         Returns:
             (n, ...), what G gives, on its device.

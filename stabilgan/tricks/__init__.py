@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from stabilgan import spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.extragradient import Extragradient
 from stabilgan.tricks.gradient_clipping import GradientClipping
 from stabilgan.tricks.lookahead import Lookahead
 from stabilgan.tricks.minibatch import Minibatch
@@ -24,6 +25,7 @@ __all__ = [
     "R1",
     "R2",
     "TRICKS",
+    "Extragradient",
     "GradientClipping",
     "Lookahead",
     "Minibatch",
@@ -51,6 +53,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         GradientClipping,
         Lookahead,
         Optimistic,
+        Extragradient,
     )
 }
 """Every trick of the library by its name."""
