@@ -21,15 +21,22 @@ every_trick = pytest.mark.parametrize("name", sorted(TRICKS))
 
 
 def trainer(name: str, **options: object) -> stabilgan.Trainer:
-    g, d = (net.cuda() for net in play.players())
+    subject = play.subject(name)
+    g, d = (net.cuda() for net in subject.world.players())
     tricks = [play.trick(name), stabilgan.Watch(every=2)]
-    return stabilgan.Trainer(g, d, play.sgd(g), play.sgd(d), tricks, latent=4, batch_size=8, **options)
+    options = {"latent": 4, "batch_size": 8, "loss": subject.loss} | options
+    return stabilgan.Trainer(g, d, play.sgd(g), play.sgd(d), tricks, **options)
+
+
+def data_of(name: str, n: int) -> torch.Tensor:
+    (x,) = play.subject(name).world.batch(n, torch.Generator().manual_seed(0))
+    return x.cuda()
 
 
 @every_trick
 @pytest.mark.parametrize("amp", [False, True])
 def test_no_step_makes_the_host_wait_for_the_device(name: str, amp: bool) -> None:
-    data = play.ring(64, torch.Generator().manual_seed(0)).cuda()
+    data = data_of(name, 64)
     t = trainer(name, amp=amp).fit(data, 2)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -42,7 +49,7 @@ def test_no_step_makes_the_host_wait_for_the_device(name: str, amp: bool) -> Non
 
 @every_trick
 def test_stop_and_resume_equals_the_uninterrupted_run(name: str, tmp_path: Path) -> None:
-    data = play.ring(20, torch.Generator().manual_seed(0)).cuda()
+    data = data_of(name, 20)
     whole = trainer(name).fit(data, 5).state_dict()
     trainer(name).fit(data, 3).save(tmp_path / "run.pt")
     again = trainer(name).load(tmp_path / "run.pt").fit(data, 2).state_dict()
@@ -53,7 +60,7 @@ def test_stop_and_resume_equals_the_uninterrupted_run(name: str, tmp_path: Path)
 
 @every_trick
 def test_compiled_players_play(name: str) -> None:
-    t = trainer(name, compile=True).fit(play.ring, 3)
+    t = trainer(name, compile=True).fit(data_of(name, 20), 3)
     assert all(p.isfinite().all() for p in t.game.g.parameters())
 
 

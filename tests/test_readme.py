@@ -27,12 +27,12 @@ def test_the_readmes_own_trick_can_be_played() -> None:
 
     import stabilgan
 
-    code = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "InstanceNoise" in b)
+    code = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Rescale" in b)
     names = {"stabilgan": stabilgan, "torch": torch}
     exec(compile(code, "README.md", "exec"), names)
     g, d = nn.Linear(2, 2), nn.Linear(2, 1)
     make = lambda m: torch.optim.SGD(m.parameters(), 0.1)  # noqa: E731
-    t = stabilgan.Trainer(g, d, make(g), make(d), [names["InstanceNoise"](0.5)], latent=2)  # type: ignore[operator]
+    t = stabilgan.Trainer(g, d, make(g), make(d), [names["Rescale"](0.5)], latent=2)  # type: ignore[operator]
     before = t.game.d.weight.clone()
     t.fit(torch.randn(100, 2), 2)
     assert not torch.equal(before, t.game.d.weight)

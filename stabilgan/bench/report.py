@@ -605,7 +605,7 @@ def _outcomes(bench: Bench, gap: str) -> list[_Column]:
     rest = [k for k in arms[0].readings if k not in (primary, *OSCILLATION, *RATES)]
     for rank, name in enumerate(rest):
         keep = 30 - rank if name in ("kl", "high_quality") else 10 - rank
-        columns.append(_Column(_spoken(name), [_short(a.readings.get(name)) for a in arms], keep=keep))
+        columns.append(_Column(_spoken(name), [short(a.readings.get(name)) for a in arms], keep=keep))
     return [*columns, _Column("verdict", [_verdict(a, gap) for a in arms], justify="left")]
 
 
@@ -615,7 +615,7 @@ def _running(bench: Bench, gap: str) -> list[_Column]:
     keep = {"dominant_share": 3, "forgetting": 4, "g_loss_rms": 6, "d_loss_rms": 7}
     for name in OSCILLATION:
         if any(name in a.readings for a in arms):
-            columns.append(_Column(_spoken(name), [_short(a.readings.get(name)) for a in arms], keep=keep.get(name)))
+            columns.append(_Column(_spoken(name), [short(a.readings.get(name)) for a in arms], keep=keep.get(name)))
     return [
         *columns,
         _Column("alarms", [_alarm_text(a, gap) for a in arms], justify="left"),
@@ -639,7 +639,12 @@ def markdown(summary: Summary) -> str:
             rows += [list(cells) for cells in zip(*(c.cells for c in all_columns), strict=True)]
             lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows] + [""]
         lines += [f"- {note}" for note in bench.notes]
-    return "\n".join([*lines, f"{_LEGEND} {summary.rule}", ""])
+    return "\n".join([*lines, markdown_rule(), ""])
+
+
+def markdown_rule() -> str:
+    """What the marks in a table mean, and how verdicts are reached."""
+    return f"{_LEGEND} {RULE}"
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------
@@ -703,7 +708,8 @@ def _improvement(reading: Reading | None) -> str:
     return "" if c is None or c.improvement is None else f"{100 * c.improvement:.0f} %"
 
 
-def _short(reading: Reading | None) -> str:
+def short(reading: Reading | None) -> str:
+    """The mean of a reading, with ▲ or ▼ where it is detectably better or worse than the plain arm's."""
     if reading is None:
         return "–"
     return _number(reading.mean) + {1: " ▲", -1: " ▼", 0: ""}[reading.direction]

@@ -59,7 +59,7 @@ TRICKS: Mapping[str, type[Trick]] = {
 """Every trick of the library by its name."""
 
 
-def _class_of(name: str) -> type[Trick]:
+def class_of(name: str) -> type[Trick]:
     if name in TRICKS:
         return TRICKS[name]
     plugins = {e.name: e for e in entry_points(group="stabilgan.tricks")}
@@ -92,7 +92,7 @@ def parse(text: str) -> list[Trick]:
     tricks = []
     for part in text.split("+"):
         name, options = spec.split(part)
-        tricks.append(spec.build(_class_of(name), options, name))
+        tricks.append(spec.build(class_of(name), options, name))
     check(tricks)
     return tricks
 

@@ -19,7 +19,7 @@ class Relativistic(Trick):
     name = "relativistic"
     changes = "the loss"
     when = "Modes are dropped under a plain loss; play R1 and R2 beside it, without which it diverges."
-    cost = Cost(d_forward=1, d_backward=1)
+    cost = Cost(d_forward=1)
     needs_logits = True
     conflicts: ClassVar = {}
     source = "Jolicoeur-Martineau 2018, arXiv:1807.00734, Eq. 3-4"

@@ -1,0 +1,13 @@
+"""The promises of the design, a function each; `PROMISES` has them all, in the order in which reports show them."""
+
+from stabilgan.testing.promise import Promise
+from stabilgan.testing.promises import acting, drawing, loops, machinery, samples, saving
+
+PROMISES: tuple[Promise, ...] = (
+    *acting.PROMISES,
+    *drawing.PROMISES,
+    *saving.PROMISES,
+    *loops.PROMISES,
+    *samples.PROMISES,
+    *machinery.PROMISES,
+)

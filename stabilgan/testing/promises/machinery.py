@@ -1,0 +1,96 @@
+"""That a trick plays on a GPU's terms: nobody waits, any dtype, autocast, a GradScaler, a compiler."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from stabilgan.game import PLAYERS
+from stabilgan.testing.play import params, sgd
+from stabilgan.testing.promise import Broken, NotAsked, Promise, Subject
+from stabilgan.testing.promises.loops import Players, finite
+from stabilgan.testing.refuse_sync import RefuseSync
+
+
+def makes_nobody_wait(subject: Subject) -> None:
+    """With SGD, since Adam itself reads its step count on a CPU."""
+    t = subject.trainer(optimizer=sgd).fit(subject.world.data, 1)
+    try:
+        with RefuseSync():
+            t.fit(t._data, 8)
+    except AssertionError as error:
+        if "makes the host wait" in str(error):
+            raise Broken(f"{error}; keep values in tensors (torch.where, masks by multiplication)") from error
+        raise
+
+
+def follows_the_players_dtype(subject: Subject) -> None:
+    players = subject.by_hand(3, dtype=torch.float64)
+    _all_are(torch.float64, players, "with players in float64")
+    finite(players, "after 3 steps in float64")
+
+
+def leaves_finite_float32_weights(subject: Subject) -> None:
+    players = subject.by_hand(3, autocast=True)
+    _all_are(torch.float32, players, "under autocast")
+    finite(players, "after 3 steps under autocast")
+
+
+def _all_are(dtype: torch.dtype, players: Players, said: str) -> None:
+    for player, module in zip(("G", "D"), players, strict=True):
+        if strange := [p.dtype for p in module.parameters() if p.dtype != dtype]:
+            raise Broken(f"{said}, {player} has weights in {strange[0]}")
+
+
+def penalises_in_float32(subject: Subject) -> None:
+    t = subject.trainer(amp=True).fit(subject.world.data, 1)
+    if not t.game.acting("penalty"):
+        raise NotAsked("it has no penalty")
+    for player in PLAYERS:
+        with torch.autocast("cpu", torch.bfloat16):
+            value = t.game.tricks[0].penalty(player, t.game)
+        if value is not None and value.dtype != torch.float32:
+            raise Broken(f"penalty({player!r}) is {value.dtype} under autocast; call D through game.score")
+
+
+def is_unmoved_by_a_grad_scaler(subject: Subject) -> None:
+    """A power of two scales without rounding; what is left is the order of additions."""
+
+    def ends(enabled: bool) -> Players:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
+        return subject.by_hand(3, optimizer=sgd, scaler=scaler)
+
+    _near(ends(True), ends(False), 1e-6, 1e-7, "with losses scaled by 1024")
+
+
+def plays_with_compiled_players(subject: Subject) -> None:
+    """By dynamo and AOT autograd; which kernels are made of the graph is not the trick's business."""
+
+    def ends(compiled: bool) -> Players:
+        torch.compiler.reset()
+        players: Any = subject.world.players()
+        if compiled:
+            players = tuple(cast(nn.Module, torch.compile(player, backend="aot_eager")) for player in players)
+        t = subject.trainer(players=players, optimizer=sgd).fit(subject.world.data, 3)
+        return t.game.g, t.game.d
+
+    _near(ends(True), ends(False), 1e-4, 1e-5, "with compiled players")
+
+
+def _near(players: Players, others: Players, relative: float, absolute: float, said: str) -> None:
+    for player, a, b in zip(("G", "D"), players, others, strict=True):
+        if not torch.allclose(params(a), params(b), rtol=relative, atol=absolute):
+            gap = (params(a) - params(b)).abs().max()
+            raise Broken(f"{said}, {player}'s weights differ by up to {gap:.2g}")
+
+
+PROMISES = (
+    Promise("no waiting", "No step makes the host wait for the device.", makes_nobody_wait, "no waiting"),
+    Promise("float64", "Its dtype follows the players.", follows_the_players_dtype, "float64"),
+    Promise("autocast", "Autocast leaves finite float32 weights.", leaves_finite_float32_weights, "autocast"),
+    Promise("float32 penalty", "A penalty is computed in float32 under autocast.", penalises_in_float32, "autocast"),
+    Promise("scaler", "A GradScaler changes nothing where nothing overflows.", is_unmoved_by_a_grad_scaler, "scaler"),
+    Promise("compile", "Compiled players end where eager ones do.", plays_with_compiled_players, "compile", slow=True),
+)
