@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Relativistic,
         Replay,
         SpectralNorm,
+        Unrolled,
     )
     from stabilgan.workloads import Workload
 
@@ -69,6 +70,7 @@ _HOMES = {
         "Relativistic",
         "Replay",
         "SpectralNorm",
+        "Unrolled",
     ),
     "stabilgan.workloads": ("Workload",),
 }
@@ -103,6 +105,7 @@ __all__ = [
     "SpectralNorm",
     "Trainer",
     "Trick",
+    "Unrolled",
     "Watch",
     "Workload",
     "__version__",

@@ -19,6 +19,7 @@ from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.unrolled import Unrolled
 
 __all__ = [
     "EMA",
@@ -34,6 +35,7 @@ __all__ = [
     "Relativistic",
     "Replay",
     "SpectralNorm",
+    "Unrolled",
     "check",
     "parse",
     "parse_arms",
@@ -54,6 +56,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         Lookahead,
         Optimistic,
         Extragradient,
+        Unrolled,
     )
 }
 """Every trick of the library by its name."""

@@ -62,9 +62,6 @@ class Extragradient(Trick):
         "Players circle each other. The form past costs no gradient more; two_call is the paper's, at twice the time."
     )
     source = "Gidel et al. 2019, arXiv:1802.10551, Sec. 3.2-3.3, Algorithm 4"
-    limits: ClassVar = {
-        "samples between steps": "in the form past they come from the look-ahead point, one step ahead of the weights"
-    }
 
     def __init__(self, form: Literal["past", "two_call"] = "past", ahead: float = 1.0) -> None:
         if form not in ("past", "two_call"):
