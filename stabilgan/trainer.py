@@ -16,6 +16,7 @@ from stabilgan._version import __version__
 from stabilgan.data import Batch, Feed, feed
 from stabilgan.game import Game, Trick, attach
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.ttur import two_time_scales
 
 Latent = int | tuple[int, ...] | Callable[[int, torch.Generator], Tensor]
 
@@ -27,12 +28,13 @@ class Trainer:
 
     Args:
         g, d: the players, on their device. D gives raw scores (logits).
-        opt_g, opt_d: their optimizers; different rates are TTUR (Heusel et al. 2017, arXiv:1706.08500).
+        opt_g, opt_d: their optimizers.
         tricks: see `stabilgan.tricks`.
         loss: a name from `stabilgan.losses.LOSSES`, or a pair of your own.
         latent: the length or shape of z ~ N(0, I), or a function `(n, generator) -> z` on the generator's device.
         batch_size: samples in a batch, unless data are a loader with its own.
         n_critic: D's steps before each step of G.
+        ttur: what D's learning rates are multiplied by, above 0 (Heusel et al. 2017, arXiv:1706.08500).
         accumulate: micro-batches to each step, gradients averaged.
         conditional: data give `(x, y)`, and the players are `g(z, y)` and `d(x, y)`.
         amp: run the players under bfloat16 autocast.
@@ -55,6 +57,7 @@ class Trainer:
         loss: str | losses.Loss = "logistic",
         batch_size: int = 64,
         n_critic: int = 1,
+        ttur: float = 1.0,
         accumulate: int = 1,
         conditional: bool = False,
         amp: bool = False,
@@ -65,6 +68,7 @@ class Trainer:
             if value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more")
         pair = losses.named(loss) if isinstance(loss, str) else loss
+        two_time_scales(host.bare_optimizer(opt_d), ttur)
         self.g = cast(nn.Module, torch.compile(g)) if compile else g
         self.d = cast(nn.Module, torch.compile(d)) if compile else d
         self.game: Game = attach(

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 
 from stabilgan import spec
 from stabilgan.game import Trick
+from stabilgan.tricks.balance import Balance
 from stabilgan.tricks.ema import EMA
 from stabilgan.tricks.extragradient import Extragradient
 from stabilgan.tricks.gradient_clipping import GradientClipping
@@ -19,6 +20,7 @@ from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.ttur import TTUR
 from stabilgan.tricks.unrolled import Unrolled
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "R1",
     "R2",
     "TRICKS",
+    "TTUR",
+    "Balance",
     "Extragradient",
     "GradientClipping",
     "Lookahead",
@@ -57,6 +61,8 @@ TRICKS: Mapping[str, type[Trick]] = {
         Optimistic,
         Extragradient,
         Unrolled,
+        Balance,
+        TTUR,
     )
 }
 """Every trick of the library by its name."""
