@@ -126,13 +126,31 @@ def report(folder: Path, as_json: bool) -> None:
 
 @main.command("list")
 @click.argument("kind", required=False, type=click.Choice(["tricks", "detectors", "workloads", "losses"]))
-@click.option("--json", "as_json", is_flag=True, help="For programs: names, options, sources.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: all that is known of each.")
 @plainly
 def list_(kind: str | None, as_json: bool) -> None:
-    """Shows tricks, detectors, workloads and losses, with their options and sources."""
+    """Shows tricks, detectors, workloads and losses, those of installed packages among them."""
     from stabilgan import catalogue
 
     catalogue.show(kind, as_json)
+
+
+@main.command("check-trick")
+@click.argument("trick")
+@click.option("--slow", is_flag=True, help="Also what takes seconds: compiled players.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
+@plainly
+def check_trick(trick: str, slow: bool, as_json: bool) -> None:
+    """Holds a trick against every promise that the library's own ones keep, and says which fails and why.
+
+    TRICK is package.module:Class, file.py:Class (whose code is run) or a name, with options: mine.py:Shake:every=1.
+    Choose options at which it acts within a few steps.
+
+    Exit code 0: no promise fails. 1: one fails. 2: there is no such trick, or it can't be made.
+    """
+    from stabilgan.testing import command
+
+    sys.exit(command.run(trick, slow=slow, as_json=as_json))
 
 
 def options_of(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -92,6 +92,19 @@ def last_layer(d: nn.Module, name: str | None = None) -> str:
     return found[-1]
 
 
+def first_layer(d: nn.Module, name: str | None = None) -> str:
+    """The name of D's first linear or convolutional layer, in the order of registration; or of the one named.
+
+    Raises:
+        ValueError: D has none, or none of that name.
+
+    >>> first_layer(nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)))
+    '1'
+    """
+    last = last_layer(d, name)
+    return last if name is not None else next(n for n, m in leaves(d) if isinstance(m, LAYERS))
+
+
 def replace(d: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Puts `make(layer)` in the place of D's layer of that name and returns it.
 
@@ -114,6 +127,31 @@ def tell(optimizer: Optimizer, near: nn.Parameter, new: Iterable[nn.Parameter]) 
     Raises:
         ValueError: the optimizer does not hold `near`, or can't take more parameters now.
     """
+    _refuse_settled(optimizer)
+    for group in optimizer.param_groups:
+        if any(p is near for p in group["params"]):
+            group["params"].extend(new)
+            return
+    raise ValueError("the optimizer does not hold the layer beside which parameters were added")
+
+
+def exchange(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter) -> None:
+    """Gives the optimizer a parameter in the place of another; what it has gathered about the old one is dropped.
+
+    Raises:
+        ValueError: the optimizer does not hold `old`, or can't take other parameters now.
+    """
+    _refuse_settled(optimizer)
+    for group in optimizer.param_groups:
+        for i, p in enumerate(group["params"]):
+            if p is old:
+                group["params"][i] = new
+                optimizer.state.pop(old, None)
+                return
+    raise ValueError("the optimizer does not hold the layer whose weights were replaced")
+
+
+def _refuse_settled(optimizer: Optimizer) -> None:
     kinds = [kind.__name__ for kind in type(optimizer).__mro__]
     if "ZeroRedundancyOptimizer" in kinds:
         raise ValueError(
@@ -127,8 +165,3 @@ def tell(optimizer: Optimizer, near: nn.Parameter, new: Iterable[nn.Parameter]) 
                 "attach the game before the first step, or after making a new optimizer"
             )
         optimizer._numel_cache = None
-    for group in optimizer.param_groups:
-        if any(p is near for p in group["params"]):
-            group["params"].extend(new)
-            return
-    raise ValueError("the optimizer does not hold the layer beside which parameters were added")

@@ -22,11 +22,17 @@ from stabilgan.tricks import TRICKS, parse
 __all__ = ["RefuseSync", "adam", "params", "pictures", "ring", "same", "sgd"]
 
 SMALL = {
-    "replay": "replay:size=12",
     "gradient_clipping": "gradient_clipping:norm=0.1",
     "lookahead": "lookahead:k=2",
+    "label_flipping": "label_flipping:share=0.3",
+    "ada": "ada:images=100:p=0.5",
+    "replay": "replay:size=12",
+    "lecam": "lecam:start=1",
+    "replay_hard": "replay_hard:size=12:share=0.5",
+    "ewc": "ewc:interval=2:weight=100",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",
+    "top_k": "top_k:epoch=1:decay=0.8",
 }
 """Options that make a trick act within a few steps of a small game; the others act by default."""
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stabilgan import host, tricks, workloads
 from stabilgan._version import __version__
 from stabilgan.bench.plan import SCHEMA, Case, Folder, write_json
 from stabilgan.detectors import Watch
 from stabilgan.metrics import series
+from stabilgan.passes import counting
 from stabilgan.trainer import Trainer
 from stabilgan.workloads.base import BETTER, Workload, judge_of
 
@@ -183,24 +184,8 @@ class _Run:
             self.step_ms.append(1000 * seconds() / steps)
 
     def _count_passes(self, steps: int) -> None:
-        counts = dict.fromkeys(("g_forward", "g_backward", "d_forward", "d_backward"), 0)
-        game = self.trainer.game
-
-        def counting(player: str) -> Callable[..., None]:
-            def heard(module: nn.Module, args: Any, out: Any) -> None:
-                counts[f"{player}_forward"] += 1
-                if getattr(out, "requires_grad", False):
-                    out.register_hook(went_back)
-
-            def went_back(gradient: Tensor) -> None:
-                counts[f"{player}_backward"] += 1
-
-            return heard
-
-        hooks = [game.g.register_forward_hook(counting("g")), game.d.register_forward_hook(counting("d"))]
-        self._stretch(steps, timed=False)
-        for hook in hooks:
-            hook.remove()
+        with counting(self.trainer.game) as counts:
+            self._stretch(steps, timed=False)
         self.passes = {name: count / steps for name, count in counts.items()}
 
     def _evaluate(self) -> None:

@@ -67,7 +67,8 @@ class Watch(Trick):
     only the first sends; each logs its alarms. `game.readings()` gives the latest values for a progress bar.
 
     Args:
-        detectors: what to feed; all four of `stabilgan.detectors` by default.
+        detectors: what to feed, as objects or by name ("collapse,oscillation:window=512", those of installed packages
+            too); all four of `stabilgan.detectors` by default.
         every: steps of G between two readings.
         on_alarm: called with each `Alarm`; what it raises stops the loop.
         family: of the losses, in a loop that owns its loss; a name in `stabilgan.losses`.
@@ -86,7 +87,7 @@ class Watch(Trick):
 
     def __init__(
         self,
-        detectors: Sequence[Detector] | None = None,
+        detectors: Sequence[Detector] | str | None = None,
         every: int = 50,
         on_alarm: Callable[[Alarm], object] | None = None,
         family: str | None = None,
@@ -101,6 +102,10 @@ class Watch(Trick):
             raise ValueError(f"{self.name}: every is {every}; expected 1 or more")
         if scores not in (None, "logits", "probabilities"):
             raise ValueError(f"{self.name}: scores is {scores!r}; expected 'logits' or 'probabilities'")
+        if isinstance(detectors, str):
+            from stabilgan.detectors import parse  # which imports this module
+
+            detectors = parse(detectors)
         if detectors is None:
             detectors = (Collapse(), Saturation(), Oscillation(), Divergence())
         names = [d.name for d in detectors]

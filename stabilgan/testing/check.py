@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -118,20 +118,24 @@ def examine(
             if not promise.slow or slow:
                 tell(promise.name)
                 results.append(result_of(promise, subject, refusals))
+        results = _told_once(results)
     world = "" if subject is None else subject.world.name
     return Report(asked, first.name, world, tuple(results))
 
 
 def subject_of(make: Callable[[], Trick], off: Callable[[], Trick] | None) -> tuple[Subject | None, Mapping[str, str]]:
-    """The trick on trial in the first world that it does not refuse, or None; and what it said to the others."""
+    """The trick on trial in the first world that it does not refuse, at attach or in its first step, or None.
+
+    Also what it said to the others.
+    """
     fits = make().fits
     loss = losses.logistic if fits is None or "logistic" in fits else losses.named(min(fits))
     refusals: dict[str, str] = {}
     for world in (POINTS, IMAGES):
         subject = Subject(make, off, world, loss)
         try:
-            subject.trainer()
-        except Refused as error:
+            subject.trainer().fit(world.data, 1)  # samples it can only refuse when it sees them
+        except (Refused, ValueError) as error:
             refusals[world.name] = str(error)
         except Exception:
             return subject, refusals
@@ -158,6 +162,15 @@ def result_of(promise: Promise, subject: Subject | None, refusals: Mapping[str, 
             return Result(promise.name, promise.says, "limited", limits[promise.condition])
         return Result(promise.name, promise.says, "fails", why)
     return Result(promise.name, promise.says, "holds")
+
+
+def _told_once(results: list[Result]) -> list[Result]:
+    """Where the trick can't play at all, the promises that fail of that alone say so."""
+    crash = next((r.why for r in results if r.promise == "plays" and r.verdict == "fails"), None)
+    return [
+        replace(r, verdict="not asked", why="it does not play") if r.why == crash and r.promise != "plays" else r
+        for r in results
+    ]
 
 
 def _makers(

@@ -4,43 +4,89 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 
-from stabilgan import spec
+from stabilgan import plugins, spec
 from stabilgan.game import Trick
+from stabilgan.tricks.ada import ADA
 from stabilgan.tricks.balance import Balance
+from stabilgan.tricks.consistency import Consistency
+from stabilgan.tricks.diffaugment import DiffAugment
+from stabilgan.tricks.dragan import DRAGAN
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.ewc import EWC
 from stabilgan.tricks.extragradient import Extragradient
+from stabilgan.tricks.feature_matching import FeatureMatching
+from stabilgan.tricks.gdpp import GDPP
 from stabilgan.tricks.gradient_clipping import GradientClipping
+from stabilgan.tricks.gradient_normalisation import GradientNormalisation
+from stabilgan.tricks.historical_averaging import HistoricalAveraging
+from stabilgan.tricks.instance_noise import InstanceNoise
+from stabilgan.tricks.label_flipping import LabelFlipping
+from stabilgan.tricks.label_smoothing import LabelSmoothing
+from stabilgan.tricks.latent_consistency import LatentConsistency
+from stabilgan.tricks.lecam import LeCam
 from stabilgan.tricks.lookahead import Lookahead
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
+from stabilgan.tricks.mode_seeking import ModeSeeking
 from stabilgan.tricks.optimistic import Optimistic
+from stabilgan.tricks.orthogonal import Orthogonal
+from stabilgan.tricks.packing import Packing
+from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
+from stabilgan.tricks.replay_hard import ReplayHard
 from stabilgan.tricks.spectral_norm import SpectralNorm
+from stabilgan.tricks.top_k import TopK
 from stabilgan.tricks.ttur import TTUR
 from stabilgan.tricks.unrolled import Unrolled
+from stabilgan.tricks.weight_clipping import WeightClipping
+from stabilgan.tricks.wgan_gp import WGANGP
+from stabilgan.tricks.zero_gp import ZeroGP
 
 __all__ = [
+    "ADA",
+    "DRAGAN",
     "EMA",
+    "EWC",
+    "GDPP",
     "R1",
     "R2",
     "TRICKS",
     "TTUR",
+    "WGANGP",
     "Balance",
+    "Consistency",
+    "DiffAugment",
     "Extragradient",
+    "FeatureMatching",
     "GradientClipping",
+    "GradientNormalisation",
+    "HistoricalAveraging",
+    "InstanceNoise",
+    "LabelFlipping",
+    "LabelSmoothing",
+    "LatentConsistency",
+    "LeCam",
     "Lookahead",
     "Minibatch",
     "MinibatchStddev",
+    "ModeSeeking",
     "Optimistic",
+    "Orthogonal",
+    "Packing",
+    "PathLength",
     "Relativistic",
     "Replay",
+    "ReplayHard",
     "SpectralNorm",
+    "TopK",
     "Unrolled",
+    "WeightClipping",
+    "ZeroGP",
     "check",
+    "class_of",
     "parse",
     "parse_arms",
 ]
@@ -53,13 +99,36 @@ TRICKS: Mapping[str, type[Trick]] = {
         MinibatchStddev,
         R1,
         R2,
+        WGANGP,
+        ZeroGP,
+        DRAGAN,
+        LeCam,
+        Consistency,
+        LatentConsistency,
+        Orthogonal,
         EMA,
         SpectralNorm,
+        WeightClipping,
+        GradientNormalisation,
         Relativistic,
+        TopK,
+        HistoricalAveraging,
+        FeatureMatching,
+        ModeSeeking,
+        GDPP,
+        PathLength,
+        EWC,
+        InstanceNoise,
+        Packing,
+        DiffAugment,
+        ADA,
+        ReplayHard,
+        LabelSmoothing,
+        LabelFlipping,
         GradientClipping,
-        Lookahead,
         Optimistic,
         Extragradient,
+        Lookahead,
         Unrolled,
         Balance,
         TTUR,
@@ -69,18 +138,26 @@ TRICKS: Mapping[str, type[Trick]] = {
 
 
 def class_of(name: str) -> type[Trick]:
+    """The class that a name means: the library's, an installed package's, or a dotted path's.
+
+    Raises:
+        SpecError: there is none, or it can't be used.
+    """
     if name in TRICKS:
         return TRICKS[name]
-    plugins = {e.name: e for e in entry_points(group="stabilgan.tricks")}
-    if name in plugins:
-        found = plugins[name].load()
-    elif "." in name:
+    found = plugins.load("trick", name, wrong_with)
+    if found is None and "." in name:
         found = spec.load_path(name, "trick")
-    else:
-        raise spec.SpecError(spec.unknown("trick", name, [*TRICKS, *plugins]))
-    if not (isinstance(found, type) and issubclass(found, Trick)):
-        raise spec.SpecError(f"trick {name!r} is {found!r}; expected a subclass of stabilgan.Trick")
-    return found
+        if not (isinstance(found, type) and issubclass(found, Trick)):
+            raise spec.SpecError(f"trick {name!r} is {found!r}; expected a subclass of stabilgan.Trick")
+    if found is None:
+        raise spec.SpecError(spec.unknown("trick", name, [*TRICKS, *plugins.names("trick")]))
+    made: type[Trick] = found
+    return made
+
+
+wrong_with = plugins.wrong_with_class(Trick)
+"""What is wrong with what a package registers as a trick."""
 
 
 def parse(text: str) -> list[Trick]:

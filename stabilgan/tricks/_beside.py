@@ -37,7 +37,7 @@ def put_beside(game: Game, name: str, features: nn.Module, extra: nn.Module) -> 
     Raises:
         ValueError: D is wrapped in (Distributed)DataParallel already; is that layer; its optimizer lacks the layer.
     """
-    _refuse_parallel(game)
+    refuse_parallel(game)
     last = game.d.get_submodule(name)
     near = next(last.parameters())
     beside = Beside(features, extra, last).train(last.training)
@@ -54,7 +54,8 @@ def put_beside(game: Game, name: str, features: nn.Module, extra: nn.Module) -> 
         raise
 
 
-def _refuse_parallel(game: Game) -> None:
+def refuse_parallel(game: Game) -> None:
+    """Raises ValueError where D is wrapped already, so that its new parameters would not be synchronised."""
     wrapped: object = game.called_d
     while wrapped is not None:
         if isinstance(wrapped, (nn.parallel.DistributedDataParallel, nn.DataParallel)):

@@ -115,10 +115,10 @@ def half_plan(n: int, filled: int, size: int, share: float, draw: Draw) -> Plan 
             return One(int(draw(1).item() * filled) if filled else None, filled)
         slot, place = draw(2).tolist()
         return One(int(slot * size), int(place * size))
-    slots = _distinct(min(k, filled), filled, draw)
+    slots = distinct(min(k, filled), filled, draw)
     new = min(k, size)
     fresh = min(new, size - filled)
-    places = np.concatenate([np.arange(filled, filled + fresh), _distinct(new - fresh, filled, draw)])
+    places = np.concatenate([np.arange(filled, filled + fresh), distinct(new - fresh, filled, draw)])
     return Plan(np.arange(n - len(slots), n), slots, _NONE, _NONE, np.arange(n - new, n), places)
 
 
@@ -143,7 +143,7 @@ def reservoir_plan(n: int, offered: int, size: int, share: float, draw: Draw) ->
         slot = int(draw(1).item() * filled) if k else None
         place = int(draw(1).item() * (offered + 1)) if filled == size else offered
         return One(slot, place if place < size else None)
-    slots = _distinct(k, filled, draw)
+    slots = distinct(k, filled, draw)
     fresh = min(n, size - filled)
     number = np.arange(offered + fresh + 1, offered + n + 1)
     places = np.concatenate([np.arange(filled, filled + fresh), (draw(n - fresh) * number).astype(np.int64)])
@@ -168,7 +168,7 @@ def _by_slot(slots: Index) -> tuple[Index, NDArray[np.bool_]]:
     return order, last
 
 
-def _distinct(k: int, n: int, draw: Draw) -> Index:
+def distinct(k: int, n: int, draw: Draw) -> Index:
     """k of the numbers below n, none twice, every choice as likely."""
     found = _NONE
     while len(found) < k:
@@ -357,7 +357,7 @@ def _lumps(x: Tensor) -> NDArray[np.void]:
     return lumps
 
 
-def _leaves(tree: Any, n: int) -> Iterator[Tensor]:
+def leaves_of(tree: Any, n: int) -> Iterator[Tensor]:
     """The tensors of nested tuples, lists and dicts, detached; each must have one row for each of n samples."""
     if isinstance(tree, Tensor):
         if tree.ndim == 0 or len(tree) != n:
@@ -369,10 +369,10 @@ def _leaves(tree: Any, n: int) -> Iterator[Tensor]:
         yield tree.detach()
     elif isinstance(tree, Mapping):
         for value in tree.values():
-            yield from _leaves(value, n)
+            yield from leaves_of(value, n)
     elif isinstance(tree, (tuple, list)):
         for value in tree:
-            yield from _leaves(value, n)
+            yield from leaves_of(value, n)
     elif tree is not None:
         raise TypeError(
             f"a label is a {type(tree).__name__}, which replay can't move with its sample; expected tensors, or "
@@ -380,16 +380,16 @@ def _leaves(tree: Any, n: int) -> Iterator[Tensor]:
         )
 
 
-def _with_leaves(tree: Any, leaves: Iterator[Tensor]) -> Any:
+def with_leaves(tree: Any, leaves: Iterator[Tensor]) -> Any:
     """The same nest with other tensors."""
     if isinstance(tree, Tensor):
         return next(leaves)
     if isinstance(tree, Mapping):
-        return {key: _with_leaves(value, leaves) for key, value in tree.items()}
+        return {key: with_leaves(value, leaves) for key, value in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[_with_leaves(value, leaves) for value in tree])
+        return type(tree)(*[with_leaves(value, leaves) for value in tree])
     if isinstance(tree, (tuple, list)):
-        return type(tree)(_with_leaves(value, leaves) for value in tree)
+        return type(tree)(with_leaves(value, leaves) for value in tree)
     return tree
 
 
@@ -475,10 +475,10 @@ class Replay(Trick):
             return x
         batch = [x.detach() if x.requires_grad else x]
         if game.labels:
-            batch += _leaves(game.labels, len(x))
+            batch += leaves_of(game.labels, len(x))
         shown = self._pool.exchange(batch, self._plan(x.shape[0]))
         if game.labels:
-            game.labels = _with_leaves(game.labels, iter(shown[1:]))
+            game.labels = with_leaves(game.labels, iter(shown[1:]))
         return shown[0]
 
     def _plan(self, n: int) -> Plan | One:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from stabilgan import spec
+from stabilgan import plugins, spec
 from stabilgan.workloads.base import Workload, against
 from stabilgan.workloads.digits import fashion_mnist, mnist
 from stabilgan.workloads.mixtures import grid, ring
@@ -48,15 +47,19 @@ def make(text: str, *, data_dir: Path | None = None) -> Workload:
 def _function_of(name: str) -> Callable[..., Any]:
     if name in WORKLOADS:
         return WORKLOADS[name]
-    plugins = {e.name: e for e in entry_points(group="stabilgan.workloads")}
-    if name in plugins:
-        found = plugins[name].load()
-    elif "." in name:
+    found = plugins.load("workload", name, wrong_with)
+    if found is None and "." in name:
         found = spec.load_path(name, "workload")
-    else:
-        raise spec.SpecError(spec.unknown("workload", name, [*WORKLOADS, *plugins]))
-    if not callable(found):
-        raise spec.SpecError(
-            f"workload {name!r} is a {type(found).__name__}; expected a function that returns a Workload"
-        )
-    return found  # type: ignore[no-any-return]
+        if not callable(found):
+            raise spec.SpecError(
+                f"workload {name!r} is a {type(found).__name__}; expected a function that returns a Workload"
+            )
+    if found is None:
+        raise spec.SpecError(spec.unknown("workload", name, [*WORKLOADS, *plugins.names("workload")]))
+    function: Callable[..., Any] = found
+    return function
+
+
+def wrong_with(name: str, made: Any) -> str | None:
+    """What is wrong with what a package registers as a workload."""
+    return None if callable(made) else f"is a {type(made).__name__}; expected a function that returns a Workload"

@@ -5,9 +5,9 @@ from stabilgan.testing.promises import acting, drawing, loops, machinery, sample
 
 PROMISES: tuple[Promise, ...] = (
     *acting.PROMISES,
+    *loops.PROMISES,
     *drawing.PROMISES,
     *saving.PROMISES,
-    *loops.PROMISES,
     *samples.PROMISES,
     *machinery.PROMISES,
 )

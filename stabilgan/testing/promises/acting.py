@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import math
 from typing import Any
@@ -24,8 +25,9 @@ def described(subject: Subject) -> None:
         raise Broken(f"{type(trick).__name__} has no docstring; its first line says what it does to training")
     if trick.changes not in CHANGES:
         raise Broken(f"changes is {trick.changes!r}; expected one of {', '.join(CHANGES)}")
-    if strange := [c for c in trick.limits if c not in CONDITIONS]:
-        raise Broken(f"limits has {strange[0]!r}; expected conditions out of {', '.join(CONDITIONS)}")
+    for condition in trick.limits.keys() - CONDITIONS.keys():  # words of its own are for readers alone
+        if near := difflib.get_close_matches(condition, CONDITIONS, n=1, cutoff=0.7):
+            raise Broken(f"limits has {condition!r}, which no promise knows; did you mean {near[0]!r}?")
     if strange := [name for name in trick.fits or () if name not in losses.LOSSES]:
         raise Broken(f"fits has {strange[0]!r}; expected names of losses: {', '.join(losses.LOSSES)}")
     if not isinstance(trick.cost, Cost):
@@ -53,7 +55,9 @@ def acts(subject: Subject) -> None:
             return
         if not same(trick.state_dict(), before):
             return
-    raise Broken("after 50 steps both players are what they are without it, and it has kept nothing")
+    raise Broken(
+        "after 50 steps both players are what they are without it, and it has kept nothing; give it options at which it acts in so few"
+    )
 
 
 def gradients_arrive(subject: Subject) -> None:
@@ -142,7 +146,7 @@ PROMISES = (
     Promise("acts", "Played, it changes training or keeps something.", acts),
     Promise(
         "gradient",
-        "What it adds to a loss moves weights, and G still learns from what it is judged by.",
+        "What it adds to a loss moves weights, and G learns from its judge.",
         gradients_arrive,
     ),
     Promise("cost", "It costs the passes that it states.", costs_what_it_says),

@@ -52,6 +52,6 @@ def leaves_data_and_latents_alone(subject: Subject) -> None:
 PROMISES = (
     Promise("own generator", "What it draws comes from a generator of its own.", draws_from_its_own_generator),
     Promise(
-        "same data", "Runs of one seed see the same data, latents and first weights.", leaves_data_and_latents_alone
+        "same data", "Runs of one seed see the same data and latents as without it.", leaves_data_and_latents_alone
     ),
 )

@@ -29,6 +29,11 @@ def finite(players: Players, said: str) -> None:
             raise Broken(f"{said}, weights of {player} are not finite")
 
 
+def plays(subject: Subject) -> None:
+    t = subject.trainer().fit(subject.world.data, 3)
+    finite((t.game.g, t.game.d), "after 3 steps")
+
+
 def plays_in_the_trainer_as_by_hand(subject: Subject) -> None:
     t = subject.trainer()
     t.generator.manual_seed(2)  # where the latents of the loop by hand start
@@ -97,6 +102,7 @@ def passes_unnoticed(subject: Subject) -> None:
 
 
 PROMISES = (
+    Promise("plays", "It plays in a training loop, and weights stay finite.", plays),
     Promise(
         "trainer",
         "The Trainer does with it, bit for bit, what a loop written by hand does.",
