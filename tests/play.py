@@ -22,6 +22,8 @@ from stabilgan.tricks import TRICKS, parse
 __all__ = ["RefuseSync", "adam", "params", "pictures", "ring", "same", "sgd"]
 
 SMALL = {
+    "gradient_clipping": "gradient_clipping:norm=0.1",
+    "lookahead": "lookahead:k=2",
     "label_flipping": "label_flipping:share=0.3",
     "ada": "ada:images=100:p=0.5",
     "replay": "replay:size=12",
