@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
@@ -275,7 +276,8 @@ class Respond(Trick):
         except (OSError, RuntimeError) as error:  # a full disk must not end the run that it was to help
             return f"could not save to {path}: {error}"
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
         return f"saved to {path}"
 
     # --- the rest --------------------------------------------------------------------------------------------
