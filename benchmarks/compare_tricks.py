@@ -43,7 +43,7 @@ OPTIONS = {
     ("ring", "lecam"): "start=1",
     ("mnist", "lecam"): "start=1",
 }
-"""What a trick must be told of a workload: MNIST's players exchange flat samples; by default LeCam waits 1,000 steps."""
+"""What a trick must be told of a workload: MNIST's samples are flat, and by default LeCam waits 1,000 steps."""
 
 
 def arm(workload: str, name: str) -> str:

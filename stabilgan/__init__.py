@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         SpectralNorm,
         TopK,
         Unrolled,
+        VirtualBatchNorm,
         WeightClipping,
         ZeroGP,
     )
@@ -91,6 +92,7 @@ _HOMES = {
         "GDPP",
         "R1",
         "R2",
+        "VirtualBatchNorm",
         "TTUR",
         "WGANGP",
         "Balance",
@@ -182,6 +184,7 @@ __all__ = [
     "Trainer",
     "Trick",
     "Unrolled",
+    "VirtualBatchNorm",
     "Watch",
     "WeightClipping",
     "Workload",

@@ -101,7 +101,8 @@ def check_trick(trick: type[Trick] | str, /, *, slow: bool = False, **options: A
     report = examine(trick, slow=slow, **options)
     if not report.ok:
         lines = [f"{r.promise}: {r.says} {r.why}" for r in report.failures]
-        raise AssertionError("\n  ".join([f"{report.name} fails {len(lines)} promises", *lines]))
+        count = f"{len(lines)} promise{'s' * (len(lines) > 1)}"
+        raise AssertionError("\n  ".join([f"{report.name} fails {count}", *lines]))
     return report
 
 

@@ -42,6 +42,7 @@ from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
 from stabilgan.tricks.ttur import TTUR
 from stabilgan.tricks.unrolled import Unrolled
+from stabilgan.tricks.virtual_batch_norm import VirtualBatchNorm
 from stabilgan.tricks.weight_clipping import WeightClipping
 from stabilgan.tricks.wgan_gp import WGANGP
 from stabilgan.tricks.zero_gp import ZeroGP
@@ -85,6 +86,7 @@ __all__ = [
     "SpectralNorm",
     "TopK",
     "Unrolled",
+    "VirtualBatchNorm",
     "WeightClipping",
     "ZeroGP",
     "check",
@@ -127,6 +129,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         ReplayHard,
         LabelSmoothing,
         LabelFlipping,
+        VirtualBatchNorm,
         GradientClipping,
         Optimistic,
         Extragradient,

@@ -6,7 +6,7 @@ import copy
 import difflib
 import inspect
 import math
-from typing import Any
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,13 @@ from stabilgan.game import CHANGES, Cost, Game, Player, Trick
 from stabilgan.passes import counting
 from stabilgan.testing.play import adam, difference, same
 from stabilgan.testing.promise import CONDITIONS, Broken, NotAsked, Promise, Subject
+from stabilgan.testing.worlds import World
+from stabilgan.trainer import Trainer
 
 
 def described(subject: Subject) -> None:
     trick = subject.make()
-    if not (inspect.getdoc(type(trick)) or "").strip() or type(trick).__doc__ == Trick.__doc__:
+    if inspect.getdoc(type(trick)) in (None, "", inspect.getdoc(Trick)):  # which is inherited
         raise Broken(f"{type(trick).__name__} has no docstring; its first line says what it does to training")
     if trick.changes not in CHANGES:
         raise Broken(f"changes is {trick.changes!r}; expected one of {', '.join(CHANGES)}")
@@ -56,7 +58,8 @@ def acts(subject: Subject) -> None:
         if not same(trick.state_dict(), before):
             return
     raise Broken(
-        "after 50 steps both players are what they are without it, and it has kept nothing; give it options at which it acts in so few"
+        "after 50 steps both players are what they are without it, and it has kept nothing; give it options at which "
+        "it acts in so few"
     )
 
 
@@ -115,7 +118,7 @@ def _critic_hands_on(game: Game, subject: Subject) -> None:
 def costs_what_it_says(subject: Subject) -> None:
     """Counted as the bench counts, in a trainer, over the steps that G has made."""
     trick = subject.make()
-    played, plain = _passes(subject, [trick]), _passes(subject, [])
+    played, plain = _passes(subject.trainer(tricks=[trick]), subject.world), _plain_passes(subject.world, subject.loss)
     counted = [played[name] - plain[name] for name in Cost._fields]
     wrong = [
         f"{name} is {declared:g}, counted {found:.3g}"
@@ -131,13 +134,19 @@ def _near(declared: float, counted: float) -> bool:
     return math.isclose(declared, counted, abs_tol=0.02 if declared == int(declared) else 0.05 + 0.2 * declared)
 
 
-def _passes(subject: Subject, tricks: list[Trick]) -> dict[str, float]:
-    t = subject.trainer(tricks=tricks).fit(subject.world.data, 2)
-    begun, loops = t.steps, 24
-    with counting(t.game) as counts:
-        t.fit(t._data, loops)
-    made: Any = (t.steps - begun) or loops
+def _passes(trainer: Trainer, world: World) -> dict[str, float]:
+    """For each step that G has made."""
+    begun, loops = trainer.fit(world.data, 2).steps, 24
+    with counting(trainer.game) as counts:
+        trainer.fit(world.data, loops)
+    made = (trainer.steps - begun) or loops
     return {name: count / made for name, count in counts.items()}
+
+
+@cache
+def _plain_passes(world: World, loss: losses.Loss) -> dict[str, float]:
+    nobody = Subject(Trick, None, world, loss)
+    return _passes(nobody.trainer(tricks=[]), world)
 
 
 PROMISES = (
