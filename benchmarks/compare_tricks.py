@@ -37,8 +37,13 @@ BUDGETS = {"ring": (2000, 10), "mnist": (600, 6)}
 SEEDS = 6
 """Fewer could not decide anything: p is at least 2/4^n, corrected for all tricks and both questions."""
 FLAT = "shape=1x28x28"
-OPTIONS = {("mnist", "diffaugment"): FLAT, ("mnist", "ada"): FLAT}
-"""What a trick must be told of a workload: MNIST's players exchange flat samples."""
+OPTIONS = {
+    ("mnist", "diffaugment"): FLAT,
+    ("mnist", "ada"): FLAT,
+    ("ring", "lecam"): "start=1",
+    ("mnist", "lecam"): "start=1",
+}
+"""What a trick must be told of a workload: MNIST's samples are flat, and by default LeCam waits 1,000 steps."""
 
 
 def arm(workload: str, name: str) -> str:

@@ -236,6 +236,7 @@ class Game:
         self._history: dict[str, deque[Seen]] = {v: deque(maxlen=accumulate) for v in ("real", "fake", "critic")}
         self._joined: tuple[Tensor, list[tuple[str, Tensor, slice]]] | None = None
         self._reminder: checks.Reminder | None = checks.Reminder(accumulate)
+        self.loss = self._given_loss = loss
         checks.enlist(self)
         try:
             for trick in self._acting["setup"]:
@@ -243,7 +244,6 @@ class Game:
         except BaseException:
             checks.dismiss(self)
             raise
-        self.loss = self._given_loss = loss
         for trick in self._acting["loss"]:
             assert self.loss is not None
             self.loss = trick.loss(self.loss, self)
@@ -371,11 +371,11 @@ class Game:
     @contextmanager
     def _unheard(self) -> Iterator[None]:
         """D's passes inside it are the game's own, not the loop's turns of D."""
-        self._deaf = True
+        before, self._deaf = self._deaf, True
         try:
             yield
         finally:
-            self._deaf = False
+            self._deaf = before
 
     def _note(self, verb: str, out: Any) -> None:
         if self._score is not None:
@@ -487,13 +487,21 @@ class Game:
                 f"write `{checks.LINES[verb]}`"
             ) from None
 
-    def score(self, x: Tensor, seen: Seen) -> Tensor:
+    def score(
+        self, x: Tensor, seen: Seen, *, weights: Mapping[str, Tensor] | None = None, through: Critic | None = None
+    ) -> Tensor:
         """D's scores of `x`, called the way the loop called it with `seen`; a pass that changes nothing.
 
         D's buffers (BatchNorm statistics, spectral-norm vectors) and torch's generators stay as they were, autocast is
         off and D runs uncompiled, so that gradients of gradients work. Returns D's output, or `score(output)`.
+
+        Args:
+            x: samples, in the place of those in `seen`.
+            seen: the call.
+            weights: by name, in the place of D's own.
+            through: called in the place of D, which it calls in turn; what a trick's `critic` was given.
         """
-        out = self._pass(self.d, x, seen)
+        out = self._pass(self.d, x, seen, weights, through)
         if self._score is not None:
             out = self._score(out)
         if not isinstance(out, Tensor):
@@ -532,7 +540,14 @@ class Game:
             )
         return made_by
 
-    def _pass(self, player: nn.Module, x: Tensor, seen: Seen) -> Any:
+    def _pass(
+        self,
+        player: nn.Module,
+        x: Tensor,
+        seen: Seen,
+        weights: Mapping[str, Tensor] | None = None,
+        through: Critic | None = None,
+    ) -> Any:
         """A player's output for `x`, called the way the loop called it with `seen`; nothing notices."""
         dtype = next((p.dtype for p in player.parameters() if p.is_floating_point()), x.dtype)
         args, kwargs = seen.call(x.to(dtype))
@@ -544,7 +559,7 @@ class Game:
             host.unnoticed(x.device, seed=hash((self.seed, self.steps["d"], self.steps["g"], self._passes))),
         ):
             buffers = {name: b.clone() for name, b in player.named_buffers()}
-            return torch.func.functional_call(player, buffers, args, dict(kwargs))
+            return host.called_with(player, buffers | dict(weights or {}), args, kwargs, through=through)
 
     def generator(self, trick: Trick) -> torch.Generator:
         """A CPU generator for this trick alone; it differs by trick, by place in the list and by DDP rank."""

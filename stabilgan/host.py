@@ -147,6 +147,43 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimiz
         p.grad = gradient if p.grad is None else p.grad.add_(gradient)
 
 
+class _Around(nn.Module):
+    """A module, and what calls it."""
+
+    def __init__(self, module: nn.Module, through: Callable[..., Any]) -> None:
+        super().__init__()
+        self.inside = module
+        self._through = (through,)  # in a tuple, lest a module's parameters be found twice
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._through[0](*args, **kwargs)
+
+
+def called_with(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    through: Callable[..., Any] | None = None,
+) -> Any:
+    """The module's output with other parameters and buffers, by name; called by `through`, where one is given."""
+    if through is None:
+        return torch.func.functional_call(module, dict(tensors), args, dict(kwargs))
+    inside = {f"inside.{name}": tensor for name, tensor in tensors.items()}
+    return torch.func.functional_call(_Around(module, through), inside, args, dict(kwargs))
+
+
+@contextmanager
+def without_reducing(call: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a DistributedDataParallel module that is called waits for no gradients of its own parameters."""
+    if isinstance(call, DistributedDataParallel):
+        with call.no_sync():
+            yield
+    else:
+        yield
+
+
 def uncompiled(function: F) -> F:
     """The function, never traced into a compiled graph."""
     return cast(F, torch.compiler.disable(function))

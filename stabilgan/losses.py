@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
@@ -140,3 +141,74 @@ def named(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(spec.unknown("loss", name, LOSSES))
     return LOSSES[name]
+
+
+def _smooth_logistic(scores: Tensor, target: float) -> Tensor:
+    return (target * softplus(-scores) + (1 - target) * softplus(scores)).mean()
+
+
+def _smooth_least_squares(scores: Tensor, target: float) -> Tensor:
+    return (scores - target).square().mean() / 2
+
+
+_SMOOTH = {_logistic_d: _smooth_logistic, _least_squares_d: _smooth_least_squares}
+"""D's losses that have a target -> the same for one side, with the target told."""
+
+
+def label_smoothing(pair: Loss, real: float = 0.9, fake: float = 0.0) -> Loss:
+    """The pair with softer targets for D, which is then never wholly sure; G's loss stays.
+
+    Args:
+        pair: logistic, saturating or least_squares.
+        real, fake: D's targets, in [0, 1] with fake < real (Salimans et al. 2016, arXiv:1606.03498, Sec. 3.4: 0.9, 0).
+
+    Raises:
+        ValueError: targets out of range; a pair that has none.
+
+    >>> import torch
+    >>> scores = torch.tensor([9.0]).log()  # D is 90 % sure of a real sample
+    >>> soft = label_smoothing(logistic).d(scores.requires_grad_(), torch.zeros(1))
+    >>> torch.autograd.grad(soft, scores)[0].abs().item() < 1e-6  # and wants nothing else
+    True
+    """
+    if not 0 <= fake < real <= 1:
+        raise ValueError(f"targets are real={real} and fake={fake}; expected 0 <= fake < real <= 1")
+    if pair.d not in _SMOOTH:
+        raise ValueError(f"{pair.name} has no targets to make softer; expected logistic, saturating or least_squares")
+    one_side = _SMOOTH[pair.d]
+    return pair._replace(d=lambda x, y: one_side(x, real) + one_side(y, fake))
+
+
+def label_flipping(
+    pair: Loss, share: float, generator: torch.Generator | Callable[[torch.device], torch.Generator]
+) -> Loss:
+    """The pair, in which D now and then takes a fake for real and the real beside it for fake; G's loss stays.
+
+    In each call of `d` some of the pairs of scores change sides; where there are more of one side, the rest stay.
+
+    Args:
+        pair: any.
+        share: how likely each pair is flipped, in [0, ½).
+        generator: on the device of the scores, or what gives one for a device.
+
+    Raises:
+        ValueError: a share out of range.
+
+    >>> import torch
+    >>> noisy = label_flipping(wasserstein, 0.25, torch.Generator().manual_seed(0))
+    >>> gap = noisy.d(torch.ones(10_000), torch.zeros(10_000))  # -1 for pairs that stay, 1 for those that are flipped
+    >>> round(gap.item(), 1)
+    -0.5
+    """
+    if not 0 <= share < 0.5:
+        raise ValueError(f"share is {share}; expected 0 or more and less than ½, where labels say nothing any more")
+
+    def flipped_d(real: Tensor, fake: Tensor) -> Tensor:
+        n = min(len(real), len(fake))
+        drawn = generator if isinstance(generator, torch.Generator) else generator(real.device)
+        flips = torch.rand(n, generator=drawn, device=real.device) < share
+        flips = flips.view(n, *(1,) * (real.dim() - 1))
+        told_real, told_fake = torch.where(flips, fake[:n], real[:n]), torch.where(flips, real[:n], fake[:n])
+        return pair.d(torch.cat([told_real, real[n:]]), torch.cat([told_fake, fake[n:]]))
+
+    return pair._replace(d=flipped_d)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stabilgan import host, losses
+from stabilgan import host, losses, schemes, spec
 from stabilgan._version import __version__
 from stabilgan.data import Batch, Feed, feed
 from stabilgan.game import Game, Trick, attach
 from stabilgan.tricks.ema import EMA
+from stabilgan.tricks.ttur import two_time_scales
 
 Latent = int | tuple[int, ...] | Callable[[int, torch.Generator], Tensor]
 
@@ -23,16 +24,21 @@ Latent = int | tuple[int, ...] | Callable[[int, torch.Generator], Tensor]
 class Trainer:
     """Trains one generator against one discriminator, with tricks; bit-identical to the loop written by hand.
 
-    One step is `n_critic` steps of D, then one of G. All draws come from generators that the trainer owns and saves.
+    One step is `n_critic` steps of D, then one of G, or what `scheme` says. All draws come from generators that the
+    trainer owns and saves.
 
     Args:
         g, d: the players, on their device. D gives raw scores (logits).
-        opt_g, opt_d: their optimizers; different rates are TTUR (Heusel et al. 2017, arXiv:1706.08500).
+        opt_g, opt_d: their optimizers.
         tricks: see `stabilgan.tricks`.
         loss: a name from `stabilgan.losses.LOSSES`, or a pair of your own.
         latent: the length or shape of z ~ N(0, I), or a function `(n, generator) -> z` on the generator's device.
         batch_size: samples in a batch, unless data are a loader with its own.
         n_critic: D's steps before each step of G.
+        ttur: what D's learning rates are multiplied by, above 0 (Heusel et al. 2017, arXiv:1706.08500).
+        scheme: "alternating", each player's gradient where the other has moved; "simultaneous", both at one point; or
+            "consensus", both at one point and down the length of both; see `stabilgan.schemes`.
+        consensus: γ of that scheme, at least 0; the paper's is 10.
         accumulate: micro-batches to each step, gradients averaged.
         conditional: data give `(x, y)`, and the players are `g(z, y)` and `d(x, y)`.
         amp: run the players under bfloat16 autocast.
@@ -55,6 +61,9 @@ class Trainer:
         loss: str | losses.Loss = "logistic",
         batch_size: int = 64,
         n_critic: int = 1,
+        ttur: float = 1.0,
+        scheme: schemes.Scheme = "alternating",
+        consensus: float = 10.0,
         accumulate: int = 1,
         conditional: bool = False,
         amp: bool = False,
@@ -64,7 +73,21 @@ class Trainer:
         for name, value in (("batch_size", batch_size), ("n_critic", n_critic), ("accumulate", accumulate)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more")
+        if scheme not in schemes.SCHEMES:
+            raise ValueError(spec.unknown("scheme", scheme, schemes.SCHEMES))
+        if scheme != "alternating" and n_critic > 1:
+            raise ValueError(
+                f"n_critic is {n_critic}; expected 1 where both gradients are taken at one point ({scheme})"
+            )
+        if scheme == "consensus" and (accumulate > 1 or amp or host.ranks() > 1):
+            raise ValueError(
+                "consensus squares the gradient of a whole batch and differentiates it; expected accumulate=1, "
+                "amp=False and a single process"
+            )
+        if consensus < 0:
+            raise ValueError(f"consensus is {consensus}; expected a weight of 0 or more")
         pair = losses.named(loss) if isinstance(loss, str) else loss
+        two_time_scales(host.bare_optimizer(opt_d), ttur)
         self.g = cast(nn.Module, torch.compile(g)) if compile else g
         self.d = cast(nn.Module, torch.compile(d)) if compile else d
         self.game: Game = attach(
@@ -75,6 +98,7 @@ class Trainer:
         self.device = next(g.parameters()).device
         self.latent, self.batch_size, self.seed = latent, batch_size, seed
         self.n_critic, self.accumulate, self.conditional, self.amp = n_critic, accumulate, conditional, amp
+        self.scheme, self.consensus, self._go_round = scheme, consensus, schemes.SCHEMES[scheme]
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._data: Any = None
         self._feed: Feed | None = None
@@ -113,42 +137,35 @@ class Trainer:
         return self._feed
 
     def _step(self, data: Feed) -> None:
-        for _ in range(self.n_critic):
-            real = self._discriminator_step(data)
-        self._generator_step(real)
+        made = self.steps
+        while self.steps == made:  # a step that only looks ahead is not counted
+            self._go_round(self, data)
 
-    def _discriminator_step(self, data: Feed) -> Batch:
+    def fakes(self, real: Batch) -> Tensor:
+        """G's samples from new latents, as many as there are real ones and with their labels."""
+        with self._autocast():
+            fake: Tensor = self.g(self.draw(len(real[0])), *real[1:])
+        return fake
+
+    def d_loss(self, real: Batch, fake: Tensor) -> Tensor:
+        """What D minimises, of samples that go through `game.real` and `game.fake`; both have the same labels."""
         game = self.game
-        game.opt_d.zero_grad()
-        for _ in range(self.accumulate):
-            real = self._next(data)
-            with self._autocast():
-                with torch.no_grad():
-                    fake = self.g(self.draw(len(real[0])), *real[1:])
-                shown_real = self._labelled(game.real(*real))
-                shown_fake = self._labelled(game.fake(fake, *real[1:]))
-                scores = self.d(*shown_real), self.d(*shown_fake)
-                loss = self.loss.d(*map(host.full_precision, scores))
-            (loss / self.accumulate).backward()
-        game.record(d_loss=loss)
-        game.opt_d.step()
-        return real
+        with self._autocast():
+            shown_real = self._labelled(game.real(*real))
+            shown_fake = self._labelled(game.fake(fake, *real[1:]))
+            scores = self.d(*shown_real), self.d(*shown_fake)
+            return self.loss.d(*map(host.full_precision, scores))
 
-    def _generator_step(self, real: Batch) -> None:
+    def g_loss(self, real: Batch, fake: Tensor) -> Tensor:
+        """What G minimises, as `game.critic` judges its samples."""
         game = self.game
-        game.opt_g.zero_grad()
-        for _ in range(self.accumulate):
-            with self._autocast():
-                fake = self.g(self.draw(len(real[0])), *real[1:])
-                scores = host.full_precision(game.critic(fake, *real[1:]))
-                real_scores = host.full_precision(game.critic(*real, real=True)) if self.loss.needs_real else None
-                loss = self.loss.g(scores, real_scores)
-            # D's weights need no gradient in G's turn.
-            (loss / self.accumulate).backward(inputs=[p for p in game.g.parameters() if p.requires_grad])
-        game.record(g_loss=loss)
-        game.opt_g.step()
+        with self._autocast():
+            scores = host.full_precision(game.critic(fake, *real[1:]))
+            real_scores = host.full_precision(game.critic(*real, real=True)) if self.loss.needs_real else None
+            return self.loss.g(scores, real_scores)
 
-    def _next(self, data: Feed) -> Batch:
+    def next_batch(self, data: Feed) -> Batch:
+        """Real samples, and their labels where the game is conditional."""
         batch = tuple(t.to(self.device, non_blocking=True) for t in data.next())
         return batch if self.conditional else batch[:1]
 
@@ -171,7 +188,8 @@ class Trainer:
     def sample(self, n: int, *labels: Tensor, seed: int = 0, ema: bool = True, batch_size: int = 1000) -> Tensor:
         """n samples from the latents of `seed`, in evaluation mode; training goes on as if none had been drawn.
 
-        Taken from the averaged generator if the EMA trick is played and `ema` is true, else from the current one.
+        Taken from the averaged generator if the EMA trick is played and `ema` is true, else from the current one; with
+        `Extragradient(form="past")` that stands at its look-ahead point.
 
         Returns:
             (n, ...), what G gives, on its device.

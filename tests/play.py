@@ -22,9 +22,13 @@ from stabilgan.tricks import TRICKS, parse
 __all__ = ["RefuseSync", "adam", "params", "pictures", "ring", "same", "sgd"]
 
 SMALL = {
+    "gradient_clipping": "gradient_clipping:norm=0.1",
+    "lookahead": "lookahead:k=2",
+    "label_flipping": "label_flipping:share=0.3",
     "ada": "ada:images=100:p=0.5",
     "replay": "replay:size=12",
     "lecam": "lecam:start=1",
+    "replay_hard": "replay_hard:size=12:share=0.5",
     "ewc": "ewc:interval=2:weight=100",
     "minibatch": "minibatch:kernels=4:dims=3",
     "minibatch_stddev": "minibatch_stddev",

@@ -69,3 +69,76 @@ def test_a_relativistic_loss_without_real_scores_says_what_it_needs() -> None:
 def test_a_mistyped_loss_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="no loss named 'hing'; did you mean 'hinge'"):
         losses.named("hing")
+
+
+@pytest.mark.parametrize("name", ["logistic", "saturating"])
+def test_smooth_targets_are_those_of_torchs_binary_cross_entropy(name: str) -> None:
+    bce, pair = F.binary_cross_entropy_with_logits, losses.LOSSES[name]
+    soft = losses.label_smoothing(pair, real=0.8, fake=0.1)
+    expected = bce(REAL, torch.full((7, 1), 0.8)) + bce(FAKE, torch.full((7, 1), 0.1))
+    torch.testing.assert_close(soft.d(REAL, FAKE), expected)
+    assert soft.g is pair.g
+    assert soft.name == name
+
+
+def test_smooth_targets_are_those_of_torchs_squared_error() -> None:
+    soft = losses.label_smoothing(losses.least_squares, real=0.9, fake=0.2)
+    expected = (F.mse_loss(REAL, torch.full((7, 1), 0.9)) + F.mse_loss(FAKE, torch.full((7, 1), 0.2))) / 2
+    torch.testing.assert_close(soft.d(REAL, FAKE), expected)
+
+
+@pytest.mark.parametrize("name", ["logistic", "least_squares"])
+def test_targets_of_one_and_zero_are_the_loss_itself(name: str) -> None:
+    pair = losses.LOSSES[name]
+    torch.testing.assert_close(losses.label_smoothing(pair, 1.0, 0.0).d(REAL, FAKE), pair.d(REAL, FAKE))
+
+
+@pytest.mark.parametrize("name", ["hinge", "wasserstein", "relativistic"])
+def test_a_loss_without_targets_has_none_to_smooth(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no targets to make softer; expected logistic"):
+        losses.label_smoothing(losses.LOSSES[name])
+
+
+@pytest.mark.parametrize(("real", "fake"), [(1.1, 0.0), (0.9, -0.1), (0.5, 0.5)])
+def test_targets_out_of_range_are_refused(real: float, fake: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= fake < real <= 1"):
+        losses.label_smoothing(losses.logistic, real, fake)
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_flipped_pairs_change_sides_and_the_rest_stay(name: str) -> None:
+    pair = losses.LOSSES[name]
+    noisy = losses.label_flipping(pair, 0.4, torch.Generator().manual_seed(5))
+    flips = torch.rand(7, generator=torch.Generator().manual_seed(5)) < 0.4
+    assert flips.any()
+    assert not flips.all()
+    real = torch.stack([FAKE[i] if flips[i] else REAL[i] for i in range(7)])
+    fake = torch.stack([REAL[i] if flips[i] else FAKE[i] for i in range(7)])
+    torch.testing.assert_close(noisy.d(REAL, FAKE), pair.d(real, fake))
+    assert noisy.g is pair.g
+    assert noisy.needs_real == pair.needs_real
+
+
+def test_flipping_is_smoothing_of_both_sides_on_average() -> None:
+    noisy = losses.label_flipping(losses.logistic, 0.1, torch.Generator().manual_seed(0))
+    mean = torch.stack([noisy.d(REAL, FAKE) for _ in range(5000)]).mean()
+    torch.testing.assert_close(mean, losses.label_smoothing(losses.logistic, 0.9, 0.1).d(REAL, FAKE), rtol=0, atol=0.02)
+
+
+def test_patches_of_a_sample_are_flipped_together_and_a_longer_side_keeps_its_rest() -> None:
+    real, fake = torch.ones(6, 1, 2, 2), -torch.ones(4, 1, 2, 2)
+    shown: list[torch.Tensor] = []
+    pair = losses.logistic._replace(d=lambda x, y: shown.extend([x, y]) or x.mean())
+    losses.label_flipping(pair, 0.49, torch.Generator().manual_seed(1)).d(real, fake)
+    flips = shown[0].flatten(1)
+    assert shown[0].shape == real.shape
+    assert shown[1].shape == fake.shape
+    assert (flips.amax(1) == flips.amin(1)).all()
+    assert torch.equal(shown[0][:4], -shown[1])
+    assert (flips[4:] == 1).all()
+    assert -1 < flips[:4].mean() < 1
+
+
+def test_a_share_of_half_or_more_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"share is 0\.5; expected 0 or more and less than ½"):
+        losses.label_flipping(losses.logistic, 0.5, torch.Generator())

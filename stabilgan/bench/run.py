@@ -108,6 +108,7 @@ class _Run:
             loss=w.loss,
             batch_size=w.batch_size,
             n_critic=w.n_critic,
+            scheme=w.scheme,
             amp=case.amp,
             seed=case.seed,
         )

@@ -8,28 +8,40 @@ from collections.abc import Mapping
 from stabilgan import plugins, spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ada import ADA
+from stabilgan.tricks.balance import Balance
 from stabilgan.tricks.consistency import Consistency
 from stabilgan.tricks.diffaugment import DiffAugment
 from stabilgan.tricks.dragan import DRAGAN
 from stabilgan.tricks.ema import EMA
 from stabilgan.tricks.ewc import EWC
+from stabilgan.tricks.extragradient import Extragradient
 from stabilgan.tricks.feature_matching import FeatureMatching
 from stabilgan.tricks.gdpp import GDPP
+from stabilgan.tricks.gradient_clipping import GradientClipping
+from stabilgan.tricks.gradient_normalisation import GradientNormalisation
 from stabilgan.tricks.historical_averaging import HistoricalAveraging
 from stabilgan.tricks.instance_noise import InstanceNoise
+from stabilgan.tricks.label_flipping import LabelFlipping
+from stabilgan.tricks.label_smoothing import LabelSmoothing
 from stabilgan.tricks.latent_consistency import LatentConsistency
 from stabilgan.tricks.lecam import LeCam
+from stabilgan.tricks.lookahead import Lookahead
 from stabilgan.tricks.minibatch import Minibatch
 from stabilgan.tricks.minibatch_stddev import MinibatchStddev
 from stabilgan.tricks.mode_seeking import ModeSeeking
+from stabilgan.tricks.optimistic import Optimistic
 from stabilgan.tricks.orthogonal import Orthogonal
 from stabilgan.tricks.packing import Packing
 from stabilgan.tricks.path_length import PathLength
 from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
+from stabilgan.tricks.replay_hard import ReplayHard
 from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
+from stabilgan.tricks.ttur import TTUR
+from stabilgan.tricks.unrolled import Unrolled
+from stabilgan.tricks.virtual_batch_norm import VirtualBatchNorm
 from stabilgan.tricks.weight_clipping import WeightClipping
 from stabilgan.tricks.wgan_gp import WGANGP
 from stabilgan.tricks.zero_gp import ZeroGP
@@ -43,24 +55,36 @@ __all__ = [
     "R1",
     "R2",
     "TRICKS",
+    "TTUR",
     "WGANGP",
+    "Balance",
     "Consistency",
     "DiffAugment",
+    "Extragradient",
     "FeatureMatching",
+    "GradientClipping",
+    "GradientNormalisation",
     "HistoricalAveraging",
     "InstanceNoise",
+    "LabelFlipping",
+    "LabelSmoothing",
     "LatentConsistency",
     "LeCam",
+    "Lookahead",
     "Minibatch",
     "MinibatchStddev",
     "ModeSeeking",
+    "Optimistic",
     "Orthogonal",
     "Packing",
     "PathLength",
     "Relativistic",
     "Replay",
+    "ReplayHard",
     "SpectralNorm",
     "TopK",
+    "Unrolled",
+    "VirtualBatchNorm",
     "WeightClipping",
     "ZeroGP",
     "check",
@@ -87,6 +111,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         EMA,
         SpectralNorm,
         WeightClipping,
+        GradientNormalisation,
         Relativistic,
         TopK,
         HistoricalAveraging,
@@ -99,6 +124,17 @@ TRICKS: Mapping[str, type[Trick]] = {
         Packing,
         DiffAugment,
         ADA,
+        ReplayHard,
+        LabelSmoothing,
+        LabelFlipping,
+        VirtualBatchNorm,
+        GradientClipping,
+        Optimistic,
+        Extragradient,
+        Lookahead,
+        Unrolled,
+        Balance,
+        TTUR,
     )
 }
 """Every trick of the library by its name."""

@@ -97,7 +97,8 @@ class ADA(Trick):
     Geometry is one affine map and one bilinear look-up with mirrored borders, without the low-pass filters of the
     authors' code, which the finest detail would need. Images that no change falls on stay as they are, bit for bit.
     p is a tensor on the samples' device, so that nothing waits for it. With gradient accumulation r is of the last
-    micro-batch.
+    micro-batch. The look-up has a gradient but no gradient of that: what differentiates D's slope at G's samples again
+    in G's turn can't stand inside it.
 
     Args:
         target: of r, in [-1, 1]; the paper's is 0.6.
@@ -117,10 +118,7 @@ class ADA(Trick):
     when = "There are few images and D overfits, but how much is not known. With plenty of data p stays near 0."
     needs_logits = True
     off: ClassVar = {"p": 0.0, "images": 0}
-    limits: ClassVar = {
-        "points": "samples that are no images are refused at the first batch",
-        "second derivatives": "in G's turn the bilinear look-up has a gradient, but not a gradient of that",
-    }
+    limits: ClassVar = {"points": "samples that are no images are refused at the first batch"}
     source = "Karras et al. 2020, arXiv:2006.06676, Sec. 3, Eq. 1, appendix B"
 
     def __init__(

@@ -48,13 +48,16 @@ class InstanceNoise(Trick):
         steps: at least 1; where σ is 0 (linear) or std/1000 (exponential). Choose the length of your run: this default
             and that of `std` are of no paper.
         decay: "linear", "exponential" or "constant".
+
+    Raises:
+        ValueError: an option out of range.
+        TypeError: samples of an integer dtype, which can't take noise.
     """
 
     name = "instance_noise"
     changes = "what D sees"
     when = "D wins outright because real and fake do not overlap. It blurs detail for as long as it lasts."
     off: ClassVar = {"std": 0.0}
-    limits: ClassVar = {"whole numbers": "samples of an integer dtype can't take noise: refused at the first batch"}
     source = "Arjovsky & Bottou 2017, arXiv:1701.04862, Sec. 3; Sønderby et al. 2016, arXiv:1610.04490, Appendix"
 
     def __init__(self, std: float = 0.1, steps: int = 10_000, decay: Decay = "linear") -> None:

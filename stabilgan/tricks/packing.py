@@ -109,10 +109,7 @@ class Packing(Trick):
         ("r1", "r2", "wgan_gp", "zero_gp", "dragan"),
         "each sample's slope is counted once for every member of its pack, so that the penalty is not what it says",
     )
-    limits: ClassVar = {
-        "labels": "a pack would need the labels of all its members: refused at the first call",
-        "keras": "D's first layer has to be torch's: refused at attach",
-    }
+    limits: ClassVar = {"labels": "a pack would need the labels of all its members: refused at the first call"}
     source = "Lin et al. 2018, arXiv:1712.04086, Sec. 3"
 
     def __init__(self, m: int = 2, layer: str | None = None) -> None:

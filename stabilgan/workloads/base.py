@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from stabilgan.data import feed
 from stabilgan.metrics import prdc
+from stabilgan.schemes import SCHEMES, Scheme
 from stabilgan.trainer import Latent
 
 Judge = Callable[[Tensor], Mapping[str, float]]
@@ -50,7 +51,7 @@ class Workload:
         judge: takes samples (n, ...) and returns readings by name. None compares them with `reference`.
         reference: (n, ...) real samples that training does not see, to judge against and to draw beside the fakes. None
             takes some of the data.
-        batch_size, loss, n_critic: as in the Trainer.
+        batch_size, loss, n_critic, scheme: as in the Trainer.
         steps: the budget if the user names none.
         samples: how many samples are judged, from fixed latents.
         primary: the reading that the verdict rests on.
@@ -71,6 +72,7 @@ class Workload:
     batch_size: int = 64
     loss: str = "logistic"
     n_critic: int = 1
+    scheme: Scheme = "alternating"
     steps: int = 2000
     samples: int = 2500
     primary: str = "coverage"
@@ -83,6 +85,8 @@ class Workload:
         for name, kind in (("g", nn.Module), ("d", nn.Module), ("opt_g", Optimizer), ("opt_d", Optimizer)):
             if not isinstance(value := getattr(self, name), kind):
                 raise TypeError(f"Workload({name}=...) is a {type(value).__name__}; expected a {kind.__name__}")
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"scheme is {self.scheme!r}; expected one of {', '.join(SCHEMES)}")
         if self.kind not in ("points", "images", "other"):
             raise ValueError(f"kind is {self.kind!r}; expected 'points', 'images' or 'other'")
         directions = {**BETTER, **self.better}

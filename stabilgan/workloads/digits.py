@@ -15,11 +15,14 @@ from torch.nn import functional as F
 
 from stabilgan import host
 from stabilgan.metrics import label_modes, prdc
+from stabilgan.schemes import Scheme
 from stabilgan.workloads.base import Judge, Workload
 from stabilgan.workloads.mixtures import dense
 
 
-def mnist(rate: float = 0.002, min_count: int = 25, *, data_dir: Path | None = None) -> Workload:
+def mnist(
+    rate: float = 0.002, min_count: int = 25, scheme: Scheme = "alternating", *, data_dir: Path | None = None
+) -> Workload:
     """Handwritten digits with a GAN that fails within its first epoch: the discriminator wins outright.
 
     G 64-256-256-784, ReLU, tanh; D 784-256-256-1, LeakyReLU 0.2; logistic loss; batches of 100; 600 steps are an epoch.
@@ -27,20 +30,24 @@ def mnist(rate: float = 0.002, min_count: int = 25, *, data_dir: Path | None = N
     Args:
         rate: Adam's, for both players; the rate at which it fails is 0.002.
         min_count: samples of 2,500 that a digit needs to count as a mode; a classifier errs, so one is not enough.
+        scheme: of steps, as in the Trainer.
         data_dir: where torchvision finds `MNIST/raw`; else $STABILGAN_DATA, else the cache.
     """
-    return _workload("MNIST", rate, min_count, data_dir)
+    return _workload("MNIST", rate, min_count, scheme, data_dir)
 
 
-def fashion_mnist(rate: float = 0.002, min_count: int = 25, *, data_dir: Path | None = None) -> Workload:
+def fashion_mnist(
+    rate: float = 0.002, min_count: int = 25, scheme: Scheme = "alternating", *, data_dir: Path | None = None
+) -> Workload:
     """Ten kinds of clothing, in all else like `mnist`.
 
     Args:
         rate: Adam's, for both players.
         min_count: samples of 2,500 that a class needs to count as a mode.
+        scheme: of steps, as in the Trainer.
         data_dir: where torchvision finds `FashionMNIST/raw`; else $STABILGAN_DATA, else the cache.
     """
-    return _workload("FashionMNIST", rate, min_count, data_dir)
+    return _workload("FashionMNIST", rate, min_count, scheme, data_dir)
 
 
 def cache_dir() -> Path:
@@ -189,7 +196,7 @@ def classified(net: Classifier, reference: Tensor, min_count: int) -> Judge:
     return judge
 
 
-def _workload(name: str, rate: float, min_count: int, data_dir: Path | None) -> Workload:
+def _workload(name: str, rate: float, min_count: int, scheme: Scheme, data_dir: Path | None) -> Workload:
     if rate <= 0:
         raise ValueError(f"rate is {rate}; expected above 0")
     if not 1 <= min_count <= 250:
@@ -210,6 +217,7 @@ def _workload(name: str, rate: float, min_count: int, data_dir: Path | None) -> 
         judge=classified(net, reference, min_count),
         reference=reference,
         batch_size=100,
+        scheme=scheme,
         steps=1200,
         primary="modes",
         target=10.0,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stabilgan.metrics import mixture_modes
+from stabilgan.schemes import Scheme
 from stabilgan.workloads.base import Workload
 
 Protocol = Literal["quick", "pacgan", "dual"]
@@ -21,6 +22,7 @@ def ring(
     sigma: float | None = None,
     min_count: int | None = None,
     protocol: Protocol = "quick",
+    scheme: Scheme = "alternating",
 ) -> Workload:
     """Gaussians on a circle, all of one weight (not the seven-mode ring of the best-known demo).
 
@@ -33,11 +35,12 @@ def ring(
         protocol: the networks and optimizers. "quick" is our own, small enough for minutes on a CPU, with no published
             numbers; "pacgan" (Lin et al. 2018, arXiv:1712.04086) and "dual" (the 200-seed ring of the dual-objective
             GAN) are published, at their full budget of 400,000 and 156,000 steps.
+        scheme: of steps, as in the Trainer.
     """
     sigma = (0.05 if protocol == "quick" else 0.01) if sigma is None else sigma
     _check(modes, sigma, radius)
     angle = torch.arange(modes) * (2 * torch.pi / modes)
-    return _workload(radius * torch.stack([angle.cos(), angle.sin()], 1), sigma, min_count, protocol)
+    return _workload(radius * torch.stack([angle.cos(), angle.sin()], 1), sigma, min_count, protocol, scheme)
 
 
 def grid(
@@ -46,6 +49,7 @@ def grid(
     sigma: float = 0.05,
     min_count: int | None = None,
     protocol: Protocol = "quick",
+    scheme: Scheme = "alternating",
 ) -> Workload:
     """Gaussians on a square grid around the origin: 5 x 5 on -4, -2, 0, 2, 4 by default.
 
@@ -54,11 +58,11 @@ def grid(
         spacing: between neighbours.
         sigma: standard deviation of each mode on each axis.
         min_count: as for `ring`.
-        protocol: as for `ring`.
+        protocol, scheme: as for `ring`.
     """
     _check(side, sigma, spacing)
     axis = (torch.arange(side) - (side - 1) / 2) * spacing
-    return _workload(torch.cartesian_prod(axis, axis), sigma, min_count, protocol)
+    return _workload(torch.cartesian_prod(axis, axis), sigma, min_count, protocol, scheme)
 
 
 def _check(modes: int, sigma: float, size: float) -> None:
@@ -163,7 +167,7 @@ def draw_mixture(centres: Tensor, sigma: float, n: int, generator: torch.Generat
     return centres[which] + sigma * torch.randn(n, centres.shape[1], generator=generator)
 
 
-def _workload(centres: Tensor, sigma: float, min_count: int | None, protocol: str) -> Workload:
+def _workload(centres: Tensor, sigma: float, min_count: int | None, protocol: str, scheme: Scheme) -> Workload:
     nets = PROTOCOLS[protocol]
     least = min_count if min_count is not None else nets.judged // 100 if protocol == "quick" else 1
     if not 1 <= least <= nets.judged // len(centres):
@@ -185,6 +189,7 @@ def _workload(centres: Tensor, sigma: float, min_count: int | None, protocol: st
         reference=draw_mixture(centres, sigma, nets.judged, torch.Generator().manual_seed(2**31 - 1)),
         batch_size=nets.batch,
         loss=nets.loss,
+        scheme=scheme,
         steps=nets.steps,
         samples=nets.judged,
         primary="modes",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from unittest import mock
 
 import play
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 import stabilgan
 from stabilgan import losses
+from stabilgan.passes import counting
 
 Term = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -69,33 +69,8 @@ def _passes(tricks: list[stabilgan.Trick], kind: play.Kind, steps: int) -> list[
     g, d = play.players(kind=kind)
     t = stabilgan.Trainer(g, d, play.sgd(g), play.sgd(d), tricks, latent=4, batch_size=8)
     t.fit(play.data(kind), 2)
-    counts = {"g_forward": 0, "g_backward": 0, "d_forward": 0, "d_backward": 0, "second_order": 0}
-
-    def count(what: str) -> Callable[..., None]:
-        def hook(*_: object) -> None:
-            counts[what] += 1
-
-        return hook
-
-    def listen(player: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: object, out: Tensor) -> None:
-            counts[f"{player}_forward"] += 1
-            if out.requires_grad:
-                out.register_hook(count(f"{player}_backward"))
-
-        return hook
-
-    grad = torch.autograd.grad
-
-    def counting(*args: object, create_graph: bool = False, **options: object) -> tuple[Tensor, ...]:
-        counts["second_order"] += create_graph
-        return grad(*args, create_graph=create_graph, **options)  # type: ignore[arg-type]
-
-    hooks = [g.register_forward_hook(listen("g")), d.register_forward_hook(listen("d"))]
-    with mock.patch("torch.autograd.grad", counting):
+    with counting(t.game) as counts:
         t.fit(t._data, steps)
-    for hook in hooks:
-        hook.remove()
     return list(counts.values())
 
 

@@ -109,21 +109,24 @@ def test_a_scaler_leaves_no_trace_in_the_information(spoil: Callable[[Tensor, An
     assert squares.tolist() == left
 
 
-def test_accumulation_learns_once_from_a_step() -> None:
+def test_accumulation_learns_once_from_a_step_and_not_from_penalties() -> None:
     data = torch.randn(8, 2)
 
-    def run(parts: int) -> Tensor:
-        g, d = play.players()
+    def run(parts: int) -> dict[str, Any]:
+        g, d, trick = *play.players(), EWC(50.0, interval=2)
         opt_d = torch.optim.SGD(d.parameters(), lr=0.1)
-        game = stabilgan.attach(g, d, play.sgd(g), opt_d, [EWC(50.0, interval=1)], accumulate=parts)
-        for _ in range(4):
+        game = stabilgan.attach(g, d, play.sgd(g), opt_d, [trick, stabilgan.R1(10.0)], accumulate=parts)
+        for _ in range(5):
             opt_d.zero_grad()
             for x in data.chunk(parts):
                 (losses.logistic.d(d(game.real(x)), d(game.fake(x + 1))) / parts).backward()
             opt_d.step()
-        return play.params(d)
+        return trick.state_dict()
 
-    torch.testing.assert_close(run(4), run(1))
+    whole, parted = run(1), run(4)
+    assert whole["summed"] == parted["summed"] == 1
+    for kept in ("squares", "importance", "anchors"):
+        torch.testing.assert_close(parted[kept], whole[kept])
 
 
 def test_it_costs_no_pass() -> None:
