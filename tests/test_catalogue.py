@@ -126,7 +126,7 @@ def test_a_plugin_that_leaves_the_program_is_broken_too(monkeypatch: pytest.Monk
     register(monkeypatch, "stabilgan.detectors", ("a", "leaving", "nowhere:Nothing"))
     monkeypatch.setattr(EntryPoint, "load", leave)
     with pytest.raises(
-        spec.SpecError, match="^detector 'leaving' of the package a 1.0: .* raises SystemExit: two lines$"
+        spec.SpecError, match=r"^detector 'leaving' of the package a 1.0: .* raises SystemExit: two lines$"
     ):
         detectors.parse("collapse,leaving")
 
