@@ -107,7 +107,7 @@ class Packing(Trick):
     off: ClassVar = {"m": 1}
     conflicts: ClassVar = dict.fromkeys(
         ("r1", "r2", "wgan_gp", "zero_gp", "dragan", "gradient_normalisation"),
-        "each sample's slope is counted once for every member of its pack, so that it is not what the trick takes it for",
+        "each sample's slope is counted once for every member of its pack, so that it is not what that trick means",
     )
     limits: ClassVar = {"labels": "a pack would need the labels of all its members: refused at the first call"}
     source = "Lin et al. 2018, arXiv:1712.04086, Sec. 3"
