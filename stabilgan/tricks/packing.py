@@ -106,8 +106,8 @@ class Packing(Trick):
     when = "Modes are missing and D does not notice, since each sample alone looks real. Not for a conditional D."
     off: ClassVar = {"m": 1}
     conflicts: ClassVar = dict.fromkeys(
-        ("r1", "r2", "wgan_gp", "zero_gp", "dragan"),
-        "each sample's slope is counted once for every member of its pack, so that the penalty is not what it says",
+        ("r1", "r2", "wgan_gp", "zero_gp", "dragan", "gradient_normalisation"),
+        "each sample's slope is counted once for every member of its pack, so that it is not what that trick means",
     )
     limits: ClassVar = {"labels": "a pack would need the labels of all its members: refused at the first call"}
     source = "Lin et al. 2018, arXiv:1712.04086, Sec. 3"

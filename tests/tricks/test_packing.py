@@ -188,8 +188,8 @@ def test_labels_are_refused_however_they_come(by: str) -> None:
         labelled(by)
 
 
-@pytest.mark.parametrize("name", ["r1", "r2"])
-def test_gradient_penalties_are_refused_with_the_reason(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(Packing.conflicts))
+def test_what_rests_on_slopes_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(ValueError, match=r"can't be played together: each sample's slope is counted once for every"):
         game_of(dense(), Packing(), play.trick(name))
 
