@@ -46,7 +46,7 @@ def fitting(*tricks: stabilgan.Trick) -> losses.Loss | None:
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(NAMES, 2)), ids="+".join)
-def test_every_two_tricks_play_together_and_resume_or_say_why_not(pair: tuple[str, str]) -> None:
+def test_every_two_tricks_play_ten_steps_together_and_resume_or_say_why_not(pair: tuple[str, str]) -> None:
     kind, loss = play.kind_of(*pair), fitting(*map(play.trick, pair))
 
     def both() -> stabilgan.Trainer:
@@ -60,7 +60,7 @@ def test_every_two_tricks_play_together_and_resume_or_say_why_not(pair: tuple[st
         with pytest.raises(ValueError, match=r"can't be played together|is made for"):
             both()
         return
-    whole = both().fit(play.data(kind), 3)
+    whole = both().fit(play.data(kind), 9)
     file = written(whole.state_dict())
     whole.fit(play.data(kind), 1)
     assert all(p.isfinite().all() for net in (whole.game.g, whole.game.d) for p in net.parameters())

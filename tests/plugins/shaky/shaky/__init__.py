@@ -1,0 +1,1 @@
+"""A package that registers tricks, detectors and workloads, good ones and broken ones."""
