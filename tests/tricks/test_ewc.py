@@ -130,7 +130,7 @@ def test_accumulation_learns_once_from_a_step_and_not_from_penalties() -> None:
 
 
 def test_it_costs_no_pass() -> None:
-    assert stabilgan.Cost(**passes.extra(EWC(interval=1))) == EWC.cost
+    assert stabilgan.Cost(**passes.extra(EWC(interval=1))) == EWC().cost
 
 
 @pytest.mark.parametrize("options", [{"weight": -1.0}, {"interval": 0}, {"decay": 1.0}, {"decay": -0.1}])

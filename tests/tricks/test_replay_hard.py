@@ -191,7 +191,7 @@ def test_it_is_not_played_with_replay() -> None:
 
 
 def test_it_costs_no_pass() -> None:
-    assert stabilgan.Cost(**passes.extra(play.trick("replay_hard"))) == ReplayHard.cost
+    assert stabilgan.Cost(**passes.extra(play.trick("replay_hard"))) == ReplayHard().cost
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"share": -0.1}, {"share": 1.0}])

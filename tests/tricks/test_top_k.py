@@ -93,7 +93,7 @@ def test_real_scores_of_a_relativistic_loss_are_left_alone() -> None:
 
 
 def test_it_costs_no_pass() -> None:
-    assert stabilgan.Cost(**passes.extra(play.trick("top_k"))) == TopK.cost
+    assert stabilgan.Cost(**passes.extra(play.trick("top_k"))) == TopK().cost
 
 
 def test_a_discriminator_with_several_outputs_is_refused() -> None:
