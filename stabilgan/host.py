@@ -130,6 +130,15 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
+def first_over_ranks(thing: Any) -> Any:
+    """What the first rank has that has something, None where none has; waits for all ranks."""
+    if ranks() == 1:
+        return thing
+    things: list[Any] = [None] * ranks()
+    dist.all_gather_object(things, thing)
+    return next((found for found in things if found is not None), None)
+
+
 def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimizer, *, over_ranks: bool = True) -> None:
     """Adds d loss / d parameters to their `.grad`, averaged over ranks and scaled as the gradients there are.
 

@@ -28,6 +28,7 @@ from stabilgan.detectors import Watch
 from stabilgan.metrics import series
 from stabilgan.passes import counting
 from stabilgan.trainer import Trainer
+from stabilgan.tricks.respond import Respond
 from stabilgan.workloads.base import BETTER, Workload, judge_of
 
 KEEP = 200  # points of a loss curve in a record
@@ -206,11 +207,21 @@ class _Run:
                 "them with Workload(primary=...)"
             )
         self._show(samples)
+        if self._may_go_back():
+            return
+        back = max((r.step for t in self._responders() for r in t.responses if r.action == "rollback"), default=0)
         for name, values in self.losses.items():
-            if not bool(values.isfinite().all()):
-                self.went_wrong = f"{name} is not finite from step {int((~values.isfinite()).nonzero()[0, 0]) + 1} on"
+            if not bool((fine := values[back:].isfinite()).all()):
+                self.went_wrong = f"{name} is not finite from step {back + int((~fine).nonzero()[0, 0]) + 1} on"
         if not self.went_wrong and not all(bool(p.isfinite().all()) for p in self.trainer.game.g.parameters()):
             self.went_wrong = f"weights of G are not finite at step {self.trainer.steps}"
+
+    def _responders(self) -> list[Respond]:
+        return [t for t in self.trainer.game.tricks if isinstance(t, Respond)]
+
+    def _may_go_back(self) -> bool:
+        """Whether a trick may still take the run back from where it diverged."""
+        return self.trainer.steps < self.steps and any(t.do == "rollback" and t.left for t in self._responders())
 
     def _show(self, samples: Tensor) -> None:
         """Keeps a few samples for the pictures: first, last, and evenly between."""
@@ -259,6 +270,7 @@ class _Run:
                 }
                 for a in self.watch.alarms
             ],
+            "responses": [asdict(r) for t in self._responders() for r in t.responses],
         }
         return record
 
@@ -343,6 +355,7 @@ def _frame(case: Case, device: torch.device) -> dict[str, Any]:
         "series": {},
         "final": {},
         "alarms": [],
+        "responses": [],
     }
 
 

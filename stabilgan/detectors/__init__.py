@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stabilgan import plugins, spec
-from stabilgan.detectors.base import Alarm, Detector, Reading, View
+from stabilgan.detectors.base import Alarm, Detector, Reading, Response, View
 from stabilgan.detectors.collapse import Collapse
 from stabilgan.detectors.divergence import Divergence
 from stabilgan.detectors.oscillation import Oscillation
@@ -20,6 +20,7 @@ __all__ = [
     "Divergence",
     "Oscillation",
     "Reading",
+    "Response",
     "Saturation",
     "View",
     "Watch",

@@ -57,6 +57,19 @@ class Alarm:
 
 
 @dataclass(frozen=True)
+class Response:
+    """What was done about an alarm: at which step, of which detector, which action, and what it was, in words."""
+
+    step: int
+    detector: str
+    action: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.action} at step {self.step}, for {self.detector}: {self.text}"
+
+
+@dataclass(frozen=True)
 class Reading:
     """A detector's answer. `unknown` is an answer: `text` says why, and what would help."""
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stabilgan.detectors.base import Alarm, Reading
+from stabilgan.detectors.base import Alarm, Reading, Response
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -39,6 +39,9 @@ class Sink:
 
     def alarm(self, alarm: Alarm) -> None:
         """An episode has begun; the reading that it comes from was told before."""
+
+    def response(self, response: Response) -> None:
+        """Something was done about an alarm."""
 
     def flush(self) -> None:
         """All that has arrived at this moment was told."""
@@ -69,13 +72,17 @@ class ToTensorBoard(Sink):
     def alarm(self, alarm: Alarm) -> None:
         self.writer.add_text("stabilgan/alarm", str(alarm), alarm.step)
 
+    def response(self, response: Response) -> None:
+        self.writer.add_text("stabilgan/response", str(response), response.step)
+
 
 class ToFile(Sink):
-    """Appends one JSON line for each reading and each alarm, in one write, so that no line is lost or cut by another.
+    """Appends one JSON line for each reading, alarm and response, in one write, so that none is lost or cut by another.
 
     `{"run": ..., "kind": "reading", "detector": ..., "step": ..., "value": ..., "threshold": ..., "state": ...,
-    "text": ...}`, an alarm with `reading` and `meaning`; numbers that are not finite are null. `run` tells the runs in
-    one file apart. A run that is taken up again from a state keeps its own, and writes no line that is there already.
+    "text": ...}`, an alarm with `reading` and `meaning`, a response with `action`; numbers that are not finite are
+    null. `run` tells the runs in one file apart. A run that is taken up again from a state keeps its own, and writes no
+    line that is there already.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -88,6 +95,9 @@ class ToFile(Sink):
 
     def alarm(self, alarm: Alarm) -> None:
         self._write("alarm", asdict(alarm))
+
+    def response(self, response: Response) -> None:
+        self._write("response", asdict(response))
 
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

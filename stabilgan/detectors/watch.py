@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import warnings
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from stabilgan import host
-from stabilgan.detectors.base import Alarm, Detector, Reading, View
+from stabilgan.detectors.base import Alarm, Detector, Reading, Response, View
 from stabilgan.detectors.collapse import Collapse
 from stabilgan.detectors.divergence import Divergence
 from stabilgan.detectors.oscillation import Oscillation
@@ -119,6 +120,7 @@ class Watch(Trick):
         self._sinks += [ToTerminal()] if display else []
         self._sends, self._unseen = True, False
         self.alarms: list[Alarm] = []
+        self._fresh = [copy.deepcopy(d.state_dict()) for d in self.detectors]
         self._readings: dict[str, Reading] = {}
         self._in_a_row = dict.fromkeys(names, 0)
         self._heard = dict.fromkeys(names, False)
@@ -180,9 +182,27 @@ class Watch(Trick):
         """The latest value of each detector that has one, and the names of those in alarm; does not wait."""
         self._collect(wait=False)
         said: dict[str, float | str] = {name: r.value for name, r in self._readings.items() if r.value is not None}
-        if alarmed := [name for name, heard in self._heard.items() if heard]:
-            said["alarm"] = ", ".join(alarmed)
+        if self.in_alarm:
+            said["alarm"] = ", ".join(self.in_alarm)
         return said
+
+    @property
+    def in_alarm(self) -> list[str]:
+        """The names of the detectors whose alarm is not over yet; does not wait."""
+        return [name for name, heard in self._heard.items() if heard]
+
+    def begin_anew(self) -> None:
+        """Has the detectors forget what they have seen, for players that went back; what they have said stays."""
+        self._posted.clear()
+        self._failed.clear()
+        for detector, state in zip(self.detectors, self._fresh, strict=True):
+            detector.load_state_dict(copy.deepcopy(state))
+        names = [d.name for d in self.detectors]
+        self._in_a_row, self._heard = dict.fromkeys(names, 0), dict.fromkeys(names, False)
+
+    def answered(self, response: Response) -> None:
+        """Sends what was done about an alarm to where readings go."""
+        self._send(Sink.response, response)
 
     # --- inside ----------------------------------------------------------------------------------------------
 

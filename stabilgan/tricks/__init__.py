@@ -37,6 +37,7 @@ from stabilgan.tricks.r1 import R1, R2
 from stabilgan.tricks.relativistic import Relativistic
 from stabilgan.tricks.replay import Replay
 from stabilgan.tricks.replay_hard import ReplayHard
+from stabilgan.tricks.respond import Respond
 from stabilgan.tricks.spectral_norm import SpectralNorm
 from stabilgan.tricks.top_k import TopK
 from stabilgan.tricks.ttur import TTUR
@@ -81,6 +82,7 @@ __all__ = [
     "Relativistic",
     "Replay",
     "ReplayHard",
+    "Respond",
     "SpectralNorm",
     "TopK",
     "Unrolled",
@@ -135,6 +137,7 @@ TRICKS: Mapping[str, type[Trick]] = {
         Unrolled,
         Balance,
         TTUR,
+        Respond,
     )
 }
 """Every trick of the library by its name."""

@@ -63,7 +63,7 @@ class Consistency(Draws, Penalty):
         shift: in pixels, at least 0, at most what the image leaves; the papers' for small images is 4.
         flip: mirror images; false for digits, text and whatever else has a left and a right.
         noise: standard deviation for what is no image, at least 0, in the units of the data.
-        every: ask on every n-th step, then n-fold. Large steps in a lump: 1 is the papers'.
+        every: ask on every n-th step, then n-fold; the papers ask on each.
     """
 
     name = "consistency"
