@@ -121,7 +121,8 @@ def table(title: str, rows: list[Entry], width: int) -> Table:
     found = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     found.add_column("name", no_wrap=True)
     for n in shown:
-        found.add_column(columns[n] if wide or n == 0 or not tricky else "options, passes more", ratio=(4, 3, 2, 3)[n])
+        header = columns[n] if wide or n == 0 or not tricky else "options, passes more"
+        found.add_column(header, ratio=(4, 3, 2, 3)[n], overflow="fold")
     group = None
     for row, text in zip(rows, texts, strict=True):
         if tricky and row["changes"] != group:

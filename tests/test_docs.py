@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import example
 import pytest
 
 import stabilgan
+from stabilgan.spec import signature_options
+from stabilgan.testing import CONDITIONS
+from stabilgan.tricks import TRICKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -32,6 +37,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     for code in blocks(page):
         exec(compile(code, page.name, "exec"), names)
     if page.stem == "trick":
+        assert names["report"].ok  # type: ignore[attr-defined]
         assert 0 < float(names["moved"]) <= 0.1 + 1e-6  # type: ignore[arg-type]
     if page.stem == "monitoring":
         assert "divergence" in names["game"].readings()  # type: ignore[attr-defined]
@@ -89,6 +95,38 @@ def test_a_hunk_is_told_apart() -> None:
         example.sides("a\n")
 
 
+def generated() -> Any:
+    """The hook that makes a page for each trick, and those pages."""
+    loading = importlib.util.spec_from_file_location("docs_tricks", ROOT / "docs" / "tricks.py")
+    assert loading is not None
+    assert loading.loader is not None
+    module = importlib.util.module_from_spec(loading)
+    loading.loader.exec_module(module)
+    return module
+
+
+def test_every_trick_has_a_page_that_says_all_that_its_class_says() -> None:
+    pages = generated().pages()
+    assert pages.keys() == {"index", *TRICKS}
+    for name, trick in TRICKS.items():
+        page = pages[name]
+        assert f"# {name}\n" in page
+        for said in (trick.when, trick.source.replace("|", "\\|"), *trick.limits.values(), *trick.conflicts.values()):
+            assert said in page
+        for option in signature_options(trick):
+            assert f"| `{option.name}` |" in page
+        assert f".{trick.__name__}\n" in page
+        assert f"[{name}]({name}.md)" in pages["index"]
+
+
+def test_the_words_for_limits_in_the_guide_are_those_that_the_check_knows() -> None:
+    guide = (ROOT / "docs" / "trick.md").read_text()
+    assert (
+        dict(re.findall(r"^\| `(.+)` \| (.+) \|$", guide.partition("| word in `limits`")[2], re.MULTILINE))
+        == CONDITIONS
+    )
+
+
 class Text(HTMLParser):
     """What a page shows, and where its links go."""
 
@@ -123,6 +161,7 @@ def test_the_site_builds_without_a_warning_and_its_links_lead_somewhere(tmp_path
         seen.feed(file.read_text())
     there = {name.rpartition(".")[2] for seen in pages.values() for name in seen.names if name.startswith("stabilgan.")}
     assert set(stabilgan.__all__) - there <= {"__version__", "SELECT", "CHANGE", "STEP"}
+    assert "1 D forward, 1 D backward" in pages[Path("tricks/r1/index.html")].text
     assert "self.game_a.critic(fake_a)" in pages[Path("hooks/index.html")].text
     assert "game.real(real, real_condition)" in pages[Path("kinds/index.html")].text
     for path, seen in pages.items():
