@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stabilgan.metrics.distances import mean
-from stabilgan.metrics.gaussian import Gaussian, eigenvalues, gram, mirrored
+from stabilgan.metrics.gaussian import Gaussian, eigenvalues, mirrored
 from stabilgan.metrics.inputs import pair
 
 
@@ -108,7 +108,8 @@ class _Rows:
 
     def __init__(self, x: Tensor) -> None:
         self.n, self.mean = len(x), mean(x)
-        self.rows = x.double() - self.mean
+        on_cpu = x.device.type == "cpu"  # by NumPy, one thread, as in `mean`
+        self.rows = torch.from_numpy(x.numpy() - self.mean.numpy()) if on_cpu else x.double() - self.mean
 
 
 def _distance(real: Gaussian | _Rows, fake: Gaussian | _Rows) -> Frechet:
@@ -129,25 +130,27 @@ def _trace(of: Gaussian | _Rows) -> float:
 
 
 def _root(a: Tensor, b: Tensor) -> float | None:
-    """The trace of (ab)^½ from the eigenvalues of U b U.T, with a = U.T U; None if a or b lacks full rank.
+    """The trace of (ab)^½ from the eigenvalues of U b U.T, with a = U.T U; None if one is too small for that.
 
-    They are squares, so this is for matrices of full rank, where no root is lost by squaring.
+    They are squares, of which rounding takes twice the digits, so this is for matrices of full rank, well conditioned.
     """
     if a.device.type != "cpu":
-        factors = [torch.linalg.cholesky_ex(part) for part in (a, b)]
-        if any(failed or not _full(lower.diagonal()) for lower, failed in factors):
+        lower, failed = torch.linalg.cholesky_ex(a)
+        if failed:
             return None
-        values = torch.linalg.eigvalsh(gram(factors[0].L.T @ factors[1].L))
+        values = torch.linalg.eigvalsh(lower.T @ b @ lower)
     else:
         from scipy.linalg import lapack
 
         upper, failed = lapack.dpotrf(a.numpy().T, clean=0)
-        other, failed_too = lapack.dpotrf(b.numpy().T, clean=0)
-        if failed or failed_too or not all(_full(torch.from_numpy(part.diagonal().copy())) for part in (upper, other)):
+        if failed:
             return None
         turned, _ = lapack.dsygst(b.numpy().T, upper, itype=2, lower=0)
         values = eigenvalues(mirrored(torch.from_numpy(turned.T)))
-    return float(values.clamp_(min=0).sqrt_().sum())
+    largest = max(values[-1].item(), (a.diagonal().max() * b.diagonal().max()).item())
+    if not values[0].item() > 1e-11 * largest:  # rounding is some 1e-15 of it, and would show in so small a root
+        return None
+    return float(values.sqrt_().sum())
 
 
 def _full(pivots: Tensor) -> bool:

@@ -86,7 +86,7 @@ def centred(x: Tensor, centre: Tensor | float = 0.0) -> Iterator[Tensor]:
 
 
 def sum_of_products(parts: Iterable[Tensor], like: Tensor) -> Tensor:
-    """The sum of part.T @ part over float64 row blocks, on the device of `like`.
+    """The sum of part.T @ part over row blocks of float64, on the device of `like`.
 
     On a CPU BLAS adds each block to one triangle in place (syrk): half the work, and no copy of d x d for each.
 

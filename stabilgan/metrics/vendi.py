@@ -1,8 +1,10 @@
 """Vendi score and Rényi kernel entropy: how many different samples a set effectively holds, without a reference set."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,10 +57,9 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
         score = n**2 / _squared_products(rows, norms)
         return Vendi(min(max(score, 1.0), float(n)), q, n, "cosine")
     if n < d:
-        side = gram(rows.double() / norms)
+        side = gram(next(_units(rows, norms, n, torch.float64)))
     else:
-        blocks = zip(centred(rows), torch.split(norms, ROWS), strict=True)
-        side = sum_of_products((part.div_(length) for part, length in blocks), rows)
+        side = sum_of_products(_units(rows, norms, ROWS, torch.float64), rows)
     return Vendi(_score(side.div_(n), q), q, n, "cosine")
 
 
@@ -183,13 +184,25 @@ def _squared_products(x: Tensor, norms: Tensor) -> float:
 
     Nothing in it cancels, so that they lose no more than their own rounding: about 1e-7 of the sum.
     """
+    total: Tensor | None = None
     if len(x) < x.shape[1]:
-        total = gram((x.double() / norms).float())
-    else:
-        total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-        for part, length in zip(centred(x), torch.split(norms, ROWS), strict=True):
-            total += gram(part.div_(length).float().T)
+        total = gram(next(_units(x, norms, len(x), torch.float32)))
+    else:  # few enough rows at once that their sums in float32 do not drift
+        for part in _units(x, norms, 8 * ROWS, torch.float32):
+            total = gram(part.T) if total is None else total.double().add_(gram(part.T))
     return float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2
+
+
+def _units(x: Tensor, norms: Tensor, rows: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Go through the rows of x at unit length, so many at a time, in one buffer that is reused; norms: (N, 1)."""
+    buffer = x.new_empty(min(rows, len(x)), x.shape[1], dtype=dtype)
+    for part, length in zip(torch.split(x, rows), torch.split(norms, rows), strict=True):
+        out = buffer[: len(part)]
+        if x.device.type == "cpu":  # one thread, as in `centred`
+            np.divide(part.numpy(), length.numpy(), out=out.numpy(), casting="same_kind")
+        else:
+            out.copy_(part.double().div_(length))
+        yield out
 
 
 def _order(q: float) -> None:
