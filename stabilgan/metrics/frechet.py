@@ -117,7 +117,7 @@ def _distance(real: Gaussian | _Rows, fake: Gaussian | _Rows) -> Frechet:
     if isinstance(real, Gaussian) and isinstance(fake, Gaussian):
         root = _root(real.scatter, fake.scatter)
     if root is None:
-        root = _nuclear_norm(_factor(real) @ _factor(fake).T)
+        root = _nuclear_norm(_factor(real), _factor(fake))
     apart = (real.mean - fake.mean).square().sum().item()
     traces = _trace(real) / (real.n - 1) + _trace(fake) / (fake.n - 1)
     total = apart + (traces - 2 * root / math.sqrt((real.n - 1) * (fake.n - 1)))
@@ -171,12 +171,13 @@ def _factor(of: Gaussian | _Rows) -> Tensor:
     return factor
 
 
-def _nuclear_norm(a: Tensor) -> float:
-    if not a.numel():
+def _nuclear_norm(a: Tensor, b: Tensor) -> float:
+    """The sum of the singular values of a @ b.T; on a CPU by NumPy alone, as torch's threads would be in the way."""
+    if not a.numel() or not b.numel():
         return 0.0
     if a.device.type != "cpu":
-        return float(torch.linalg.svdvals(a).sum())
-    return float(np.linalg.svd(a.numpy(), compute_uv=False).sum())
+        return float(torch.linalg.svdvals(a @ b.T).sum())
+    return float(np.linalg.svd(a.numpy() @ b.numpy().T, compute_uv=False).sum())
 
 
 def _warn(n: int, m: int, d: int) -> None:

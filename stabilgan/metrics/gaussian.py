@@ -137,6 +137,17 @@ def gram(a: Tensor) -> Tensor:
     return torch.from_numpy(array @ array.T)
 
 
+def sum_of_squares(a: Tensor) -> float:
+    """The sum in float64 of all squares in a matrix, without a copy in float64.
+
+    >>> sum_of_squares(torch.tensor([[3.0, 4.0]]))
+    25.0
+    """
+    if a.device.type != "cpu":
+        return float(torch.linalg.vector_norm(a, dtype=torch.float64)) ** 2
+    return float(np.einsum("ij,ij->", a.numpy(), a.numpy(), dtype=np.float64))
+
+
 def eigenvalues(symmetric: Tensor) -> Tensor:
     """The eigenvalues of a symmetric matrix in float64, ascending; on a CPU it is overwritten.
 

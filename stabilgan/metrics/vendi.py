@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stabilgan.metrics.distances import Tile, full_precision, mean, squared_norms, tiles
-from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products
+from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products, sum_of_squares
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
 
@@ -168,7 +168,7 @@ class RKESum:
 
 def _score(side: Tensor, q: float) -> float:
     if q == 2:
-        return 1 / float(torch.linalg.vector_norm(side)) ** 2
+        return 1 / sum_of_squares(side)
     values = eigenvalues(side)
     values = values[values > len(values) * torch.finfo(values.dtype).eps * values[-1]]  # the rest is rounding
     if q == 1:
@@ -184,13 +184,14 @@ def _squared_products(x: Tensor, norms: Tensor) -> float:
 
     Nothing in it cancels, so that they lose no more than their own rounding: about 1e-7 of the sum.
     """
-    total: Tensor | None = None
     if len(x) < x.shape[1]:
-        total = gram(next(_units(x, norms, len(x), torch.float32)))
-    else:  # few enough rows at once that their sums in float32 do not drift
-        for part in _units(x, norms, 8 * ROWS, torch.float32):
-            total = gram(part.T) if total is None else total.double().add_(gram(part.T))
-    return float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2
+        return sum_of_squares(gram(next(_units(x, norms, len(x), torch.float32))))
+    # few enough rows at once that their sums in float32 do not drift
+    sides = (gram(part.T) for part in _units(x, norms, 8 * ROWS, torch.float32))
+    total = next(sides)
+    for side in sides:
+        total = total.double().add_(side)
+    return sum_of_squares(total)
 
 
 def _units(x: Tensor, norms: Tensor, rows: int, dtype: torch.dtype) -> Iterator[Tensor]:
@@ -198,10 +199,12 @@ def _units(x: Tensor, norms: Tensor, rows: int, dtype: torch.dtype) -> Iterator[
     buffer = x.new_empty(min(rows, len(x)), x.shape[1], dtype=dtype)
     for part, length in zip(torch.split(x, rows), torch.split(norms, rows), strict=True):
         out = buffer[: len(part)]
-        if x.device.type == "cpu":  # one thread, as in `centred`
-            np.divide(part.numpy(), length.numpy(), out=out.numpy(), casting="same_kind")
-        else:
+        if x.device.type != "cpu":
             out.copy_(part.double().div_(length))
+        else:  # one thread, as in `centred`, and in float64 only what stays in the cache
+            step = max(1, 2**17 // x.shape[1])
+            for i in range(0, len(part), step):
+                out.numpy()[i : i + step] = part[i : i + step].numpy().astype(np.float64) / length[i : i + step].numpy()
         yield out
 
 
