@@ -74,10 +74,7 @@ def kernel_distance(
         return KernelDistance(distance, math.nan, math.nan, len(x), len(y), 0, least, seed)
 
     rng = torch.Generator().manual_seed(seed)
-    draws = [
-        (torch.randperm(len(x), generator=rng)[:size], torch.randperm(len(y), generator=rng)[:size])
-        for _ in range(subsets)
-    ]
+    draws = [tuple(torch.randperm(len(rows), generator=rng)[:size].clone() for rows in (x, y)) for _ in range(subsets)]
     d = x.shape[1]
     together = (len(x) ** 2 / 2 + len(y) ** 2 / 2 + len(x) * len(y)) * (d + 2 * subsets)
     if together < 2 * subsets * size**2 * d:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import Tile, full_precision, mean, squared_norms, tiles
+from stabilgan.metrics.distances import Tile, direct, full_precision, mean, squared_norms, tiles
 from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products, sum_of_squares
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
@@ -78,10 +78,10 @@ def rke(x: Tensor, *, sigma: float, tile: int | None = None) -> Vendi:
     """
     rows = features(x)
     _bandwidth(sigma)
-    sums = RKESum(sigma)
-    for part in tiles(rows, dtype=sums.dtype(rows), size=tile):
+    sums = RKESum(rows, sigma)
+    for part in tiles(rows, dtype=sums.dtype(), size=tile):
         sums.add(part)
-    return sums.result(len(rows))
+    return sums.result()
 
 
 def fkea(x: Tensor, *, sigma: float, q: float = 1.0, random_features: int = 512, seed: int = 0) -> Vendi:
@@ -138,31 +138,37 @@ class FKEAMeter(SetMeter[Vendi]):
 
 
 class RKESum:
-    """The sum of exp(-|x-y|²/σ²) over tiles of squared distances."""
+    """The sum of exp(-|x-y|²/σ²) over tiles of squared distances within x."""
 
-    def __init__(self, sigma: float) -> None:
-        self.sigma = sigma
+    def __init__(self, x: Tensor, sigma: float) -> None:
+        self.x, self.sigma = x, sigma
         self.total: float | Tensor = 0.0
         self.scratch = torch.empty(0)
 
-    def dtype(self, x: Tensor) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
         """float64 where rounding in float32 products would move the exponent, x's own otherwise."""
-        largest = squared_norms(x, mean(x)).max().item()
-        coarse = torch.finfo(x.dtype).eps * largest / self.sigma**2
-        return torch.float64 if coarse > 1e-6 else x.dtype
+        largest = squared_norms(self.x, mean(self.x)).max().item()
+        coarse = torch.finfo(self.x.dtype).eps * largest / self.sigma**2
+        return torch.float64 if coarse > 1e-6 else self.x.dtype
 
     def add(self, tile: Tile) -> None:
-        """Add a tile of distances within one set, a tile off the diagonal twice."""
+        """Add a tile of distances, one off the diagonal twice."""
         squares = tile.squares
         if self.scratch.dtype != squares.dtype or self.scratch.numel() < squares.numel():
             self.scratch = torch.empty_like(squares).flatten()
         powers = self.scratch[: squares.numel()].view_as(squares)
         torch.mul(squares, -1 / self.sigma**2, out=powers)
         powers.clamp_(-80, 0).exp_()  # below exp(-80) come slow denormal numbers
+        if squares.dtype == torch.float64 and tile.slack > 1e-5 * self.sigma**2:
+            # samples so far out that not even float64 products tell the near ones apart
+            i, j = (squares < 40 * self.sigma**2 + tile.slack).nonzero().unbind(1)
+            exact = direct(self.x, self.x, i + tile.i.start, j + tile.j.start)
+            powers[i, j] = exact.div_(-(self.sigma**2)).clamp_(min=-80).exp_()
         self.total = self.total + powers.sum(dtype=torch.float64) * (1 if tile.i == tile.j else 2)
 
-    def result(self, n: int) -> Vendi:
-        """The score of n samples."""
+    def result(self) -> Vendi:
+        """The score of all samples."""
+        n = len(self.x)
         return Vendi(n**2 / float(self.total), 2.0, n, "rbf", self.sigma)
 
 

@@ -65,6 +65,18 @@ def test_products_of_a_set_with_itself_are_symmetric_at_any_size():
     assert torch.allclose(gaussian.covariance, torch.from_numpy(np.cov(x.double().numpy(), rowvar=False)), rtol=1e-10)
 
 
+@pytest.mark.parametrize("smallest", [1e-2, 1e-4, 1e-6, 1e-8])
+def test_frechet_distance_of_badly_scaled_features_loses_no_digits(smallest):
+    turn, _ = torch.linalg.qr(normal(60, 60, 2).double())
+    scales = torch.logspace(0, math.log10(smallest), 60, dtype=torch.float64)
+    x, y = (normal(300, 60, seed).double() * s @ turn for seed, s in ((0, scales), (1, 1.1 * scales)))
+    a, b = ((rows - rows.mean(0)) / 299**0.5 for rows in (x, y))
+    root = np.linalg.svd((a @ b.T).numpy(), compute_uv=False).sum()
+    want = (x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * root
+    assert frechet_distance(x, y).distance == pytest.approx(want.item(), rel=1e-11)
+    assert frechet_distance(x, x).distance == pytest.approx(0, abs=1e-11)
+
+
 def test_a_collapsed_generator_has_the_reals_variance_as_its_distance():
     x = normal(500, 10, 0)
     fake = x.mean(0).expand(500, 10)
@@ -104,6 +116,11 @@ def test_meters_measure_what_the_functions_do():
         for meter in (frechet, kernel, sliced):
             meter.update(real=a, fake=b)
     assert frechet.compute().distance == pytest.approx(frechet_distance(x, y).distance, rel=1e-9)
+    sent = FrechetMeter()
+    sent.load_state_dict(frechet.state_dict())
+    assert sent.compute() == frechet.compute()
+    with pytest.raises(ValueError, match=r"fake has nan or infinity in 1 of 1 rows, the first at \[0\]"):
+        sent.update(fake=torch.full((1, 5), math.nan))
     assert kernel.compute() == kernel_distance(x, y, subsets=7)
     assert sliced.compute() == sliced_wasserstein(x, y, seed=3)
     empty = KernelDistanceMeter()
