@@ -119,6 +119,18 @@ def squared_norms(x: Tensor, centre: Tensor | float = 0.0) -> Tensor:
     return torch.from_numpy(squares)
 
 
+def row_products(x: Tensor, vector: Tensor) -> Tensor:
+    """The product of every row with a vector in float64, without a copy of x in float64.
+
+    >>> row_products(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]).double()).tolist()
+    [11.0]
+    """
+    parts = torch.split(x, max(1, _CACHED // x.shape[1]))
+    if x.device.type != "cpu":
+        return torch.cat([part.double() @ vector for part in parts])
+    return torch.from_numpy(np.concatenate([part.numpy().astype(np.float64) @ vector.numpy() for part in parts]))
+
+
 @contextlib.contextmanager
 def full_precision(level: str = "highest") -> Iterator[None]:
     """Products of float32 in float32, not in TF32 or bfloat16, whatever the process allows elsewhere."""

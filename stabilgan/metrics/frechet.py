@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stabilgan.metrics.distances import mean
-from stabilgan.metrics.gaussian import Gaussian, eigenvalues, gram, mirrored
+from stabilgan.metrics.gaussian import Gaussian, eigenvalues, gram, mirrored, sum_of_squares
 from stabilgan.metrics.inputs import features, pair
 
 
@@ -134,8 +134,7 @@ def _distance(real: Gaussian | _Rows, fake: Gaussian | _Rows) -> Frechet:
 
 
 def _trace(of: Gaussian | _Rows) -> float:
-    squares = of.scatter.diagonal() if isinstance(of, Gaussian) else of.rows.square()
-    return float(squares.sum())
+    return float(of.scatter.trace()) if isinstance(of, Gaussian) else sum_of_squares(of.rows)
 
 
 def _root(a: Tensor, b: Tensor) -> float | None:

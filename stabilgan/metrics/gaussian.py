@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import mean
+from stabilgan.metrics.distances import full_precision, mean
 from stabilgan.metrics.inputs import features
 
 ROWS = 1024  # rows taken at once into float64
@@ -113,28 +113,40 @@ def sum_of_products(parts: Iterable[Tensor], like: Tensor) -> Tensor:
 
 
 def mirrored(lower: Tensor, side: int = 256) -> Tensor:
-    """Copy what is below a square matrix's diagonal to above it, in place.
+    """Copy what is below a square matrix's diagonal to above it, in place, on a CPU.
 
     >>> mirrored(torch.tensor([[1.0, 0.0], [2.0, 3.0]])).tolist()
     [[1.0, 2.0], [2.0, 3.0]]
     """
-    for i in range(0, len(lower), side):
-        block = lower[i : i + side, i : i + side]
-        block.copy_(block.tril() + block.tril(-1).T)
-        lower[i : i + side, i + side :] = lower[i + side :, i : i + side].T
+    array = lower.numpy()
+    for i in range(0, len(array), side):
+        block = array[i : i + side, i : i + side]
+        block[:] = np.tril(block) + np.tril(block, -1).T
+        array[i : i + side, i + side :] = array[i + side :, i : i + side].T
     return lower
 
 
+@full_precision()
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a @ b.T; on a CPU through NumPy, whose BLAS computes one half and mirrors it where b is a.
+
+    >>> a = torch.tensor([[1.0, 2.0]])
+    >>> product(a, a)
+    tensor([[5.]])
+    """
+    if a.device.type != "cpu":
+        return torch.mm(a, b.T) if out is None else torch.mm(a, b.T, out=out)
+    array = np.matmul(a.numpy(), b.numpy().T, out=None if out is None else out.numpy())
+    return torch.from_numpy(array) if out is None else out
+
+
 def gram(a: Tensor) -> Tensor:
-    """a @ a.T; on a CPU through NumPy, whose BLAS computes one half and mirrors it.
+    """`product` of a and itself.
 
     >>> gram(torch.tensor([[1.0, 2.0]]))
     tensor([[5.]])
     """
-    if a.device.type != "cpu":
-        return torch.mm(a, a.T)
-    array = a.numpy()
-    return torch.from_numpy(array @ array.T)
+    return product(a, a)
 
 
 def sum_of_squares(a: Tensor) -> float:

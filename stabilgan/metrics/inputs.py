@@ -1,5 +1,6 @@
 """What every measure does with the samples it is given: check them, and make them rows of float32 or float64."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,13 +32,20 @@ def features(x: Tensor, name: str = "x", *, least: int = 1) -> Tensor:
     if rows.dtype not in (torch.float32, torch.float64):
         rows = rows.to(torch.float64 if rows.dtype in _WIDE else torch.float32)
     # the sum is finite unless a row is not, or the sum itself overflows: one quick pass, and a second only if need be
-    if not rows.sum().isfinite() and not rows.isfinite().all():
+    if not _finite_sum(rows) and not rows.isfinite().all():
         bad = (~rows.isfinite().all(1)).nonzero().flatten()
         raise ValueError(
             f"{name} has nan or infinity in {len(bad)} of {len(rows)} rows, "
             f"the first at {bad[:5].tolist()}; leave them out, or treat the model as diverged"
         )
     return rows
+
+
+def _finite_sum(rows: Tensor) -> bool:
+    if rows.device.type != "cpu":
+        return bool(rows.sum().isfinite())
+    with np.errstate(over="ignore", invalid="ignore"):  # by one thread: torch's others would spin on afterwards
+        return bool(np.isfinite(rows.numpy().sum()))
 
 
 def pair(real: Tensor, fake: Tensor, *, least: int = 1) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,18 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import mean, multiply, side, squared_norms
+from stabilgan.metrics.distances import mean, row_products, side, squared_norms
+from stabilgan.metrics.gaussian import product
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
+
+_SUMMED = 256  # numbers added up in float32, before the sums are in float64
+_CACHED = 2**16  # numbers at once, so that they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,9 @@ def kernel_distance(
             f"subsets is {subsets} and subset_size {size} with {len(x)} real and {len(y)} fake samples; "
             f"expected subsets >= 0 and 2 <= subset_size <= {least}"
         )
-    kernel = _Kernel(1 / x.shape[1] if gamma is None else gamma, coef0, degree, side(x) if tile is None else tile)
+    kernel = _Kernel(x, y, 1 / x.shape[1] if gamma is None else gamma, coef0, degree, side(x) if tile is None else tile)
     if not subsets:
-        everyone = x.new_ones(len(x), 1), y.new_ones(len(y), 1)
-        distance = kernel.distances(x, y, *everyone).item()
+        distance = kernel.distances(kernel.x, kernel.y, x.new_ones(len(x), 1), x.new_ones(len(y), 1)).item()
         return KernelDistance(distance, math.nan, math.nan, len(x), len(y), 0, least, seed)
 
     rng = torch.Generator().manual_seed(seed)
@@ -78,10 +82,11 @@ def kernel_distance(
     d = x.shape[1]
     together = (len(x) ** 2 / 2 + len(y) ** 2 / 2 + len(x) * len(y)) * (d + 2 * subsets)
     if together < 2 * subsets * size**2 * d:
-        distances = kernel.distances(x, y, _members(x, [i for i, _ in draws]), _members(y, [j for _, j in draws]))
+        members = _members(x, [i for i, _ in draws]), _members(y, [j for _, j in draws])
+        distances = kernel.distances(kernel.x, kernel.y, *members)
     else:
         ones = x.new_ones(size, 1)
-        distances = torch.cat([kernel.distances(x[i.to(x.device)], y[j.to(y.device)], ones, ones) for i, j in draws])
+        distances = torch.cat([kernel.distances(kernel.x.some(i), kernel.y.some(j), ones, ones) for i, j in draws])
     std = distances.std(correction=0).item() if subsets > 1 else math.nan
     error = std / math.sqrt(subsets)
     return KernelDistance(distances.mean().item(), std, error, len(x), len(y), subsets, size, seed)
@@ -96,50 +101,95 @@ class KernelDistanceMeter(PairMeter[KernelDistance]):
         )
 
 
+class _Set:
+    """Samples, what their kernel with the centre is above the level, and what that with themselves is.
+
+    rows: (N, d); lean: (N,) gamma c·(x - c) in their dtype; own: (N,) k(x, x) - level in float64.
+    """
+
+    def __init__(self, rows: Tensor, lean: Tensor, own: Tensor) -> None:
+        self.rows, self.lean, self.own = rows, lean, own
+
+    def some(self, i: Tensor) -> "_Set":
+        """The samples of these numbers."""
+        i = i.to(self.rows.device)
+        return _Set(self.rows[i], self.lean[i], self.own[i])
+
+
 class _Kernel:
-    """Sums of the polynomial kernel over sets given by columns of 0 and 1, tile by tile."""
+    """Sums of the polynomial kernel over sets given by columns of 0 and 1, tile by tile.
 
-    def __init__(self, gamma: float, coef0: float, degree: int, size: int) -> None:
-        self.gamma, self.coef0, self.degree, self.size = gamma, coef0, degree, size
+    A constant taken off the kernel cancels out of the distance, so its value at the centre c of both sets is, the
+    `level`; and what is left is a polynomial in gamma (x·y - c·c), which centred samples give without cancellation.
+    """
 
-    def distances(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def __init__(self, x: Tensor, y: Tensor, gamma: float, coef0: float, degree: int, size: int) -> None:
+        self.gamma, self.size = gamma, size
+        self.centre = ((mean(x) + mean(y)) / 2).to(x.dtype)
+        c = self.centre.double()
+        base = (gamma * (c @ c)).item() + coef0
+        # (base + δ)^degree - base^degree, but for its last coefficient, which is 1
+        self.coefficients = [math.comb(degree, k) * base ** (degree - k) for k in range(1, degree)]
+
+        def prepared(rows: Tensor) -> _Set:
+            lean = gamma * (row_products(rows, c) - c @ c)
+            own = (gamma * squared_norms(rows) + coef0).pow(degree) - base**degree
+            return _Set(rows, lean.to(rows.dtype), own)
+
+        self.x, self.y = prepared(x), prepared(y)
+
+    def distances(self, x: _Set, y: _Set, a: Tensor, b: Tensor) -> Tensor:
         """The unbiased squared distance between the members of each column of a (N, S) and b (M, S)."""
-        # a constant taken off the kernel cancels out of the distance, and with it most of the rounding of the sums
-        level = (self.gamma * (mean(x) @ mean(y)) + self.coef0).pow(self.degree).item()
         n, m = a.double().sum(0), b.double().sum(0)
         within = [
-            (self._sums(rows, rows, own, own, level) - self._diagonal(rows, own, level)) / (count * (count - 1))
-            for rows, own, count in ((x, a, n), (y, b, m))
+            (self._sums(one, one, own, own) - one.own @ own.double()) / (count * (count - 1))
+            for one, own, count in ((x, a, n), (y, b, m))
         ]
-        return within[0] + within[1] - 2 * self._sums(x, y, a, b, level) / (n * m)
+        return within[0] + within[1] - 2 * self._sums(x, y, a, b) / (n * m)
 
-    def _sums(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, level: float) -> Tensor:
-        total = torch.zeros(a.shape[1], dtype=torch.float64, device=x.device)
+    def _sums(self, x: _Set, y: _Set, a: Tensor, b: Tensor) -> Tensor:
+        total = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
         for i, j, values in self._tiles(x, y):
-            values.sub_(level)
             times = 2.0 if x is y and i != j else 1.0
-            part = (values @ b[j]).double() * a[i]
-            total += times * part.sum(0)
+            parts = zip(values.split(_SUMMED, 1), b[j].split(_SUMMED), strict=True)
+            sums = sum((product(some, few.T).double() for some, few in parts), torch.zeros_like(total))
+            total += times * (sums * a[i]).sum(0)
         return total
 
-    def _diagonal(self, x: Tensor, a: Tensor, level: float) -> Tensor:
-        total: Tensor = ((self.gamma * squared_norms(x) + self.coef0).pow(self.degree) - level) @ a.double()
-        return total
+    def _tiles(self, x: _Set, y: _Set) -> Iterator[tuple[slice, slice, Tensor]]:
+        """The kernel less the level, in tiles; within one set each unordered pair of tiles once."""
+        size, n, m = self.size, len(x.rows), len(y.rows)
+        room = x.rows.new_empty(min(size, n) * min(size, m))
+        for start in range(0, n, size):
+            i = slice(start, min(start + size, n))
+            left = self._centred(x.rows[i])
+            for begin in range(start if x is y else 0, m, size):
+                j = slice(begin, min(begin + size, m))
+                right = left if x is y and i == j else self._centred(y.rows[j])
+                values = room[: len(left) * len(right)].view(len(left), len(right))
+                product(left, right, out=values)
+                on_cpu = values.device.type == "cpu"
+                step = max(1, _CACHED // len(right)) if on_cpu else len(left)
+                for some, lean in zip(values.split(step), x.lean[i, None].split(step), strict=True):
+                    if on_cpu:  # one thread, as in `mean`
+                        self._raise(some.numpy(), lean.numpy(), y.lean[j].numpy())
+                    else:
+                        self._raise(some, lean, y.lean[j])
+                yield i, j, values
 
-    def _tiles(self, x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        size = self.size
-        room = x.new_empty(2, min(size, len(x)) * min(size, len(y)))
-        for i in range(0, len(x), size):
-            left = x[i : i + size] * self.gamma
-            for j in range(i if x is y else 0, len(y), size):
-                right = y[j : j + size]
-                base, power = (part[: len(left) * len(right)].view(len(left), len(right)) for part in room)
-                multiply(left, right, base, symmetric=x is y and i == j)
-                base.add_(self.coef0)
-                power.copy_(base)
-                for _ in range(self.degree - 1):
-                    power.mul_(base)
-                yield slice(i, i + len(left)), slice(j, j + len(right)), power
+    def _centred(self, rows: Tensor) -> Tensor:
+        on_cpu = rows.device.type == "cpu"  # one thread, as in `mean`
+        return torch.from_numpy(rows.numpy() - self.centre.numpy()) if on_cpu else rows - self.centre
+
+    def _raise(self, products: Any, lean: Any, other: Any) -> None:
+        """Make kernel values less the level of products of centred samples, in place; all tensors, or all arrays."""
+        delta = products * self.gamma
+        delta += lean
+        delta += other
+        products[:] = delta
+        for coefficient in reversed(self.coefficients):
+            products += coefficient
+            products *= delta
 
 
 def _members(x: Tensor, draws: list[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import Tile, direct, full_precision, mean, squared_norms, tiles
+from stabilgan.metrics.distances import Tile, direct, mean, squared_norms, tiles
 from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products, sum_of_squares
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
@@ -184,7 +184,6 @@ def _score(side: Tensor, q: float) -> float:
     return float(values.pow(q).sum() ** (1 / (1 - q)))
 
 
-@full_precision()
 def _squared_products(x: Tensor, norms: Tensor) -> float:
     """The sum of the squared cosines of all pairs of rows, from products in float32.
 
