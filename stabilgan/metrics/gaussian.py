@@ -127,26 +127,16 @@ def mirrored(lower: Tensor, side: int = 256) -> Tensor:
 
 
 @full_precision()
-def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """a @ b.T; on a CPU through NumPy, whose BLAS computes one half and mirrors it where b is a.
-
-    >>> a = torch.tensor([[1.0, 2.0]])
-    >>> product(a, a)
-    tensor([[5.]])
-    """
-    if a.device.type != "cpu":
-        return torch.mm(a, b.T) if out is None else torch.mm(a, b.T, out=out)
-    array = np.matmul(a.numpy(), b.numpy().T, out=None if out is None else out.numpy())
-    return torch.from_numpy(array) if out is None else out
-
-
 def gram(a: Tensor) -> Tensor:
-    """`product` of a and itself.
+    """a @ a.T; on a CPU through NumPy, whose BLAS computes one half and mirrors it.
 
     >>> gram(torch.tensor([[1.0, 2.0]]))
     tensor([[5.]])
     """
-    return product(a, a)
+    if a.device.type != "cpu":
+        return torch.mm(a, a.T)
+    array = a.numpy()
+    return torch.from_numpy(array @ array.T)
 
 
 def sum_of_squares(a: Tensor) -> float:

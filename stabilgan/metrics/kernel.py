@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import mean, row_products, side, squared_norms
-from stabilgan.metrics.gaussian import product
+from stabilgan.metrics.distances import full_precision, mean, row_products, side, squared_norms
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
 
+Array = Any  # a tensor, or on a CPU a NumPy array: what is done with them here is written in the same way
 _SUMMED = 256  # numbers added up in float32, before the sums are in float64
 _CACHED = 2**16  # numbers at once, so that they stay in a core's cache
 
@@ -102,18 +103,18 @@ class KernelDistanceMeter(PairMeter[KernelDistance]):
 
 
 class _Set:
-    """Samples, what their kernel with the centre is above the level, and what that with themselves is.
+    """Samples, how far their kernel with the centre leans, and what that with themselves is above the level.
 
-    rows: (N, d); lean: (N,) gamma c·(x - c) in their dtype; own: (N,) k(x, x) - level in float64.
+    rows: (N, d); lean: (N, 1) gamma c·(x - c) in their dtype; own: (N,) k(x, x) - level in float64.
     """
 
-    def __init__(self, rows: Tensor, lean: Tensor, own: Tensor) -> None:
+    def __init__(self, rows: Array, lean: Array, own: Array) -> None:
         self.rows, self.lean, self.own = rows, lean, own
 
     def some(self, i: Tensor) -> "_Set":
         """The samples of these numbers."""
-        i = i.to(self.rows.device)
-        return _Set(self.rows[i], self.lean[i], self.own[i])
+        at = i.numpy() if isinstance(self.rows, np.ndarray) else i.to(self.rows.device)
+        return _Set(self.rows[at], self.lean[at], self.own[at])
 
 
 class _Kernel:
@@ -125,64 +126,55 @@ class _Kernel:
 
     def __init__(self, x: Tensor, y: Tensor, gamma: float, coef0: float, degree: int, size: int) -> None:
         self.gamma, self.size = gamma, size
-        self.centre = ((mean(x) + mean(y)) / 2).to(x.dtype)
-        c = self.centre.double()
+        centre = ((mean(x) + mean(y)) / 2).to(x.dtype)
+        c = centre.double()
         base = (gamma * (c @ c)).item() + coef0
-        # (base + δ)^degree - base^degree, but for its last coefficient, which is 1
+        # (base + δ)^degree - base^degree is a polynomial in δ, with these coefficients but for the last, which is 1
         self.coefficients = [math.comb(degree, k) * base ** (degree - k) for k in range(1, degree)]
 
         def prepared(rows: Tensor) -> _Set:
             lean = gamma * (row_products(rows, c) - c @ c)
             own = (gamma * squared_norms(rows) + coef0).pow(degree) - base**degree
-            return _Set(rows, lean.to(rows.dtype), own)
+            return _Set(_native(rows), _native(lean.to(rows.dtype)[:, None]), _native(own))
 
-        self.x, self.y = prepared(x), prepared(y)
+        self.centre, self.x, self.y = _native(centre), prepared(x), prepared(y)
 
+    @full_precision()
     def distances(self, x: _Set, y: _Set, a: Tensor, b: Tensor) -> Tensor:
         """The unbiased squared distance between the members of each column of a (N, S) and b (M, S)."""
-        n, m = a.double().sum(0), b.double().sum(0)
+        mine, others = _native(a), _native(b)
+        n, m = _wide(mine).sum(0), _wide(others).sum(0)
         within = [
-            (self._sums(one, one, own, own) - one.own @ own.double()) / (count * (count - 1))
-            for one, own, count in ((x, a, n), (y, b, m))
+            (self._sums(one, one, own, own) - one.own @ _wide(own)) / (count * (count - 1))
+            for one, own, count in ((x, mine, n), (y, others, m))
         ]
-        return within[0] + within[1] - 2 * self._sums(x, y, a, b) / (n * m)
+        return torch.as_tensor(within[0] + within[1] - 2 * self._sums(x, y, mine, others) / (n * m))
 
-    def _sums(self, x: _Set, y: _Set, a: Tensor, b: Tensor) -> Tensor:
-        total = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
+    def _sums(self, x: _Set, y: _Set, a: Array, b: Array) -> Array:
+        total: Array = 0.0
         for i, j, values in self._tiles(x, y):
-            times = 2.0 if x is y and i != j else 1.0
-            parts = zip(values.split(_SUMMED, 1), b[j].split(_SUMMED), strict=True)
-            sums = sum((product(some, few.T).double() for some, few in parts), torch.zeros_like(total))
-            total += times * (sums * a[i]).sum(0)
+            few = (slice(start, start + _SUMMED) for start in range(0, values.shape[1], _SUMMED))
+            sums = sum(_wide(values[:, some] @ b[j][some]) for some in few)
+            total = total + (2.0 if x is y and i != j else 1.0) * (sums * a[i]).sum(0)
         return total
 
-    def _tiles(self, x: _Set, y: _Set) -> Iterator[tuple[slice, slice, Tensor]]:
+    def _tiles(self, x: _Set, y: _Set) -> Iterator[tuple[slice, slice, Array]]:
         """The kernel less the level, in tiles; within one set each unordered pair of tiles once."""
         size, n, m = self.size, len(x.rows), len(y.rows)
-        room = x.rows.new_empty(min(size, n) * min(size, m))
         for start in range(0, n, size):
             i = slice(start, min(start + size, n))
-            left = self._centred(x.rows[i])
+            left = x.rows[i] - self.centre
             for begin in range(start if x is y else 0, m, size):
                 j = slice(begin, min(begin + size, m))
-                right = left if x is y and i == j else self._centred(y.rows[j])
-                values = room[: len(left) * len(right)].view(len(left), len(right))
-                product(left, right, out=values)
-                on_cpu = values.device.type == "cpu"
-                step = max(1, _CACHED // len(right)) if on_cpu else len(left)
-                for some, lean in zip(values.split(step), x.lean[i, None].split(step), strict=True):
-                    if on_cpu:  # one thread, as in `mean`
-                        self._raise(some.numpy(), lean.numpy(), y.lean[j].numpy())
-                    else:
-                        self._raise(some, lean, y.lean[j])
+                right = left if x is y and i == j else y.rows[j] - self.centre
+                values = left @ right.T  # NumPy's BLAS computes one half where both are one
+                step = max(1, _CACHED // len(right)) if isinstance(values, np.ndarray) else len(left)
+                for some in range(0, len(left), step):
+                    self._raise(values[some : some + step], x.lean[i][some : some + step], y.lean[j].T)
                 yield i, j, values
 
-    def _centred(self, rows: Tensor) -> Tensor:
-        on_cpu = rows.device.type == "cpu"  # one thread, as in `mean`
-        return torch.from_numpy(rows.numpy() - self.centre.numpy()) if on_cpu else rows - self.centre
-
-    def _raise(self, products: Any, lean: Any, other: Any) -> None:
-        """Make kernel values less the level of products of centred samples, in place; all tensors, or all arrays."""
+    def _raise(self, products: Array, lean: Array, other: Array) -> None:
+        """Make kernel values less the level of products of centred samples, in place."""
         delta = products * self.gamma
         delta += lean
         delta += other
@@ -190,6 +182,15 @@ class _Kernel:
         for coefficient in reversed(self.coefficients):
             products += coefficient
             products *= delta
+
+
+def _native(x: Tensor) -> Array:
+    """On a CPU an array: torch's threads would spin on after every short step, in the way of BLAS."""
+    return x.numpy() if x.device.type == "cpu" else x
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
 
 
 def _members(x: Tensor, draws: list[Tensor]) -> Tensor:

@@ -60,7 +60,7 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
         side = gram(next(_units(rows, norms, n, torch.float64)))
     else:
         side = sum_of_products(_units(rows, norms, ROWS, torch.float64), rows)
-    return Vendi(_score(side.div_(n), q), q, n, "cosine")
+    return Vendi(_score(side, n, q), q, n, "cosine")
 
 
 def rke(x: Tensor, *, sigma: float, tile: int | None = None) -> Vendi:
@@ -102,7 +102,7 @@ def fkea(x: Tensor, *, sigma: float, q: float = 1.0, random_features: int = 512,
     waves = torch.randn(rows.shape[1], random_features, generator=rng, dtype=torch.float64).to(rows.device) / sigma
     phases = (part @ waves for part in centred(rows, mean(rows)))
     side = sum_of_products((torch.cat([phase.cos(), phase.sin()], 1) for phase in phases), rows)
-    return Vendi(_score(side / (len(rows) * random_features), q), q, len(rows), "rbf", sigma, random_features, seed)
+    return Vendi(_score(side, len(rows) * random_features, q), q, len(rows), "rbf", sigma, random_features, seed)
 
 
 def median_distance(x: Tensor, *, samples: int = 1000, seed: int = 0) -> float:
@@ -172,10 +172,10 @@ class RKESum:
         return Vendi(n**2 / float(self.total), 2.0, n, "rbf", self.sigma)
 
 
-def _score(side: Tensor, q: float) -> float:
+def _score(side: Tensor, trace: float, q: float) -> float:
     if q == 2:
-        return 1 / sum_of_squares(side)
-    values = eigenvalues(side)
+        return trace**2 / sum_of_squares(side)
+    values = eigenvalues(side) / trace
     values = values[values > len(values) * torch.finfo(values.dtype).eps * values[-1]]  # the rest is rounding
     if q == 1:
         return float(torch.special.entr(values).sum().exp())
