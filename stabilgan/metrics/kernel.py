@@ -80,9 +80,10 @@ def kernel_distance(
 
     rng = torch.Generator().manual_seed(seed)
     draws = [tuple(torch.randperm(len(rows), generator=rng)[:size].clone() for rows in (x, y)) for _ in range(subsets)]
+    # in multiply-adds: besides those of the products a kernel value costs some 100, and taking a number out some 140
     d = x.shape[1]
-    together = (len(x) ** 2 / 2 + len(y) ** 2 / 2 + len(x) * len(y)) * (d + 2 * subsets)
-    if together < 2 * subsets * size**2 * d:
+    together = (len(x) ** 2 / 2 + len(y) ** 2 / 2 + len(x) * len(y)) * (d + 100 + 2 * subsets)
+    if together < 2 * subsets * size * (size * (d + 100) + 140 * d):
         members = _members(x, [i for i, _ in draws]), _members(y, [j for _, j in draws])
         distances = kernel.distances(kernel.x, kernel.y, *members)
     else:
