@@ -48,12 +48,16 @@ def _finite_sum(rows: Tensor) -> bool:
         return bool(np.isfinite(rows.numpy().sum()))
 
 
-def pair(real: Tensor, fake: Tensor, *, least: int = 1) -> tuple[Tensor, Tensor]:
+def pair(
+    real: Tensor, fake: Tensor, *, least: int = 1, names: tuple[str, str] = ("real", "fake")
+) -> tuple[Tensor, Tensor]:
     """`features` of real and fake samples that are to be compared: one width, one device, one dtype."""
-    x, y = features(real, "real", least=least), features(fake, "fake", least=least)
+    x, y = (features(rows, name, least=least) for rows, name in zip((real, fake), names, strict=True))
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"real has {x.shape[1]} columns and fake {y.shape[1]}; expected features of one kind")
+        raise ValueError(
+            f"{names[0]} has {x.shape[1]} columns and {names[1]} {y.shape[1]}; expected features of one kind"
+        )
     if x.device != y.device:
-        raise ValueError(f"real is on {x.device} and fake on {y.device}; move one of them with .to(device)")
+        raise ValueError(f"{names[0]} is on {x.device} and {names[1]} on {y.device}; move one of them with .to(device)")
     dtype = torch.promote_types(x.dtype, y.dtype)
     return x.to(dtype), y.to(dtype)
