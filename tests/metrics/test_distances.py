@@ -182,6 +182,18 @@ def test_subsets_in_one_pass_and_one_by_one_are_the_same():
     assert many.standard_error == pytest.approx(many.std / math.sqrt(40))
 
 
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_kernel_distance_of_any_degree_is_the_plain_one_in_arrays_and_in_tensors(degree, monkeypatch):
+    x, y = normal(90, 7, 0).double() + 2, normal(70, 7, 1).double() * 1.5
+    inner, own, others = ((0.3 * a @ b.T + 0.5) ** degree for a, b in ((x, y), (x, x), (y, y)))
+    within = (own.sum() - own.trace()) / (90 * 89) + (others.sum() - others.trace()) / (70 * 69)
+    want = (within - 2 * inner.mean()).item()
+    options = {"subsets": 0, "degree": degree, "gamma": 0.3, "coef0": 0.5, "tile": 32}
+    assert kernel_distance(x, y, **options).distance == pytest.approx(want, rel=1e-11)
+    monkeypatch.setattr("stabilgan.metrics.kernel._native", lambda rows: rows)  # as on a GPU
+    assert kernel_distance(x, y, **options).distance == pytest.approx(want, rel=1e-11)
+
+
 @pytest.mark.parametrize(("subsets", "size"), [(5, 101), (5, 1), (-1, 10)])
 def test_subsets_that_cannot_be_drawn_are_refused(subsets, size):
     with pytest.raises(ValueError, match=f"subsets is {subsets} and subset_size {size} with 200 real and 100 fake"):
