@@ -67,7 +67,8 @@ def speed(name: str) -> str:
             if other not in ("ours", "matmul")
         ]
         lines.append(
-            f"| {MEASURES[measure]} | {n:,} | {d:,} | {threads} | {ours['wall']:.2f} s | {ours['memory']:,.0f} MB "
+            f"| {MEASURES[measure]} | {n:,} | {d:,} | {threads} "
+            f"| {ours['wall']:.{2 if ours['wall'] > 0.1 else 3}f} s | {ours['memory']:,.0f} MB "
             f"| {bound} | {'; '.join(others) or 'none run'} |"
         )
     return "\n\n" + "\n".join(lines) + "\n\n"

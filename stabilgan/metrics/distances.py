@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,10 @@ def mean(x: Tensor) -> Tensor:
     """
     total = x.new_zeros(x.shape[1], dtype=torch.float64)
     for part in torch.split(x, max(1, _CACHED // x.shape[1])):
-        total += part.sum(0, dtype=torch.float64)
+        if x.device.type == "cpu":  # one thread: torch's others would spin on, in the way of a BLAS that comes next
+            total += torch.from_numpy(part.numpy().astype(np.float64).sum(0))
+        else:
+            total += part.sum(0, dtype=torch.float64)
     return total / len(x)
 
 
@@ -104,8 +108,27 @@ def squared_norms(x: Tensor, centre: Tensor | float = 0.0) -> Tensor:
     >>> squared_norms(torch.tensor([[3.0, 4.0]])).tolist()
     [25.0]
     """
-    step = max(1, _CACHED // x.shape[1])
-    return torch.cat([(part.double() - centre).square_().sum(1) for part in torch.split(x, step)])
+    parts = torch.split(x, max(1, _CACHED // x.shape[1]))
+    if x.device.type != "cpu":
+        return torch.cat([(part.double() - centre).square_().sum(1) for part in parts])
+    middle, squares = np.asarray(centre), np.empty(len(x))
+    for part, out in zip(parts, np.split(squares, range(len(parts[0]), len(x), len(parts[0]))), strict=True):
+        apart = part.numpy().astype(np.float64)  # one thread, as in `mean`
+        apart -= middle
+        np.einsum("ij,ij->i", apart, apart, out=out)
+    return torch.from_numpy(squares)
+
+
+def row_products(x: Tensor, vector: Tensor) -> Tensor:
+    """The product of every row with a vector in float64, without a copy of x in float64.
+
+    >>> row_products(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]).double()).tolist()
+    [11.0]
+    """
+    parts = torch.split(x, max(1, _CACHED // x.shape[1]))
+    if x.device.type != "cpu":
+        return torch.cat([part.double() @ vector for part in parts])
+    return torch.from_numpy(np.concatenate([part.numpy().astype(np.float64) @ vector.numpy() for part in parts]))
 
 
 @contextlib.contextmanager

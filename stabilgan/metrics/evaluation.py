@@ -91,9 +91,9 @@ def evaluate(
 
 
 def _within(x: Tensor, k: int, sigma: float, tile: int | None) -> tuple[Tensor, Tensor, Vendi]:
-    search, sums = Nearest(x, k), RKESum(sigma)
-    for part in tiles(x, dtype=sums.dtype(x), size=tile):
+    search, sums = Nearest(x, k), RKESum(x, sigma)
+    for part in tiles(x, dtype=sums.dtype(), size=tile):
         sums.add(part)  # before the search takes the diagonal out
         search.add(part)
     squares, rows = search.result()
-    return squares, rows, sums.result(len(x))
+    return squares, rows, sums.result()

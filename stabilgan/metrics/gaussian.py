@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import mean
+from stabilgan.metrics.distances import full_precision, mean
 from stabilgan.metrics.inputs import features
 
 ROWS = 1024  # rows taken at once into float64
@@ -86,7 +86,7 @@ def centred(x: Tensor, centre: Tensor | float = 0.0) -> Iterator[Tensor]:
 
 
 def sum_of_products(parts: Iterable[Tensor], like: Tensor) -> Tensor:
-    """The sum of part.T @ part over float64 row blocks, on the device of `like`.
+    """The sum of part.T @ part over row blocks of float64, on the device of `like`.
 
     On a CPU BLAS adds each block to one triangle in place (syrk): half the work, and no copy of d x d for each.
 
@@ -113,18 +113,20 @@ def sum_of_products(parts: Iterable[Tensor], like: Tensor) -> Tensor:
 
 
 def mirrored(lower: Tensor, side: int = 256) -> Tensor:
-    """Copy what is below a square matrix's diagonal to above it, in place.
+    """Copy what is below a square matrix's diagonal to above it, in place, on a CPU.
 
     >>> mirrored(torch.tensor([[1.0, 0.0], [2.0, 3.0]])).tolist()
     [[1.0, 2.0], [2.0, 3.0]]
     """
-    for i in range(0, len(lower), side):
-        block = lower[i : i + side, i : i + side]
-        block.copy_(block.tril() + block.tril(-1).T)
-        lower[i : i + side, i + side :] = lower[i + side :, i : i + side].T
+    array = lower.numpy()
+    for i in range(0, len(array), side):
+        block = array[i : i + side, i : i + side]
+        block[:] = np.tril(block) + np.tril(block, -1).T
+        array[i : i + side, i + side :] = array[i + side :, i : i + side].T
     return lower
 
 
+@full_precision()
 def gram(a: Tensor) -> Tensor:
     """a @ a.T; on a CPU through NumPy, whose BLAS computes one half and mirrors it.
 
@@ -135,6 +137,17 @@ def gram(a: Tensor) -> Tensor:
         return torch.mm(a, a.T)
     array = a.numpy()
     return torch.from_numpy(array @ array.T)
+
+
+def sum_of_squares(a: Tensor) -> float:
+    """The sum in float64 of all squares in a matrix, without a copy in float64.
+
+    >>> sum_of_squares(torch.tensor([[3.0, 4.0]]))
+    25.0
+    """
+    if a.device.type != "cpu":
+        return float(torch.linalg.vector_norm(a, dtype=torch.float64)) ** 2
+    return float(np.einsum("ij,ij->", a.numpy(), a.numpy(), dtype=np.float64))
 
 
 def eigenvalues(symmetric: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What every measure does with the samples it is given: check them, and make them rows of float32 or float64."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def features(x: Tensor, name: str = "x", *, least: int = 1) -> Tensor:
     if rows.dtype not in (torch.float32, torch.float64):
         rows = rows.to(torch.float64 if rows.dtype in _WIDE else torch.float32)
     # the sum is finite unless a row is not, or the sum itself overflows: one quick pass, and a second only if need be
-    if not rows.sum().isfinite() and not rows.isfinite().all():
+    if not _finite_sum(rows) and not rows.isfinite().all():
         bad = (~rows.isfinite().all(1)).nonzero().flatten()
         raise ValueError(
             f"{name} has nan or infinity in {len(bad)} of {len(rows)} rows, "
@@ -40,12 +41,23 @@ def features(x: Tensor, name: str = "x", *, least: int = 1) -> Tensor:
     return rows
 
 
-def pair(real: Tensor, fake: Tensor, *, least: int = 1) -> tuple[Tensor, Tensor]:
+def _finite_sum(rows: Tensor) -> bool:
+    if rows.device.type != "cpu":
+        return bool(rows.sum().isfinite())
+    with np.errstate(over="ignore", invalid="ignore"):  # by one thread: torch's others would spin on afterwards
+        return bool(np.isfinite(rows.numpy().sum()))
+
+
+def pair(
+    real: Tensor, fake: Tensor, *, least: int = 1, names: tuple[str, str] = ("real", "fake")
+) -> tuple[Tensor, Tensor]:
     """`features` of real and fake samples that are to be compared: one width, one device, one dtype."""
-    x, y = features(real, "real", least=least), features(fake, "fake", least=least)
+    x, y = (features(rows, name, least=least) for rows, name in zip((real, fake), names, strict=True))
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"real has {x.shape[1]} columns and fake {y.shape[1]}; expected features of one kind")
+        raise ValueError(
+            f"{names[0]} has {x.shape[1]} columns and {names[1]} {y.shape[1]}; expected features of one kind"
+        )
     if x.device != y.device:
-        raise ValueError(f"real is on {x.device} and fake on {y.device}; move one of them with .to(device)")
+        raise ValueError(f"{names[0]} is on {x.device} and {names[1]} on {y.device}; move one of them with .to(device)")
     dtype = torch.promote_types(x.dtype, y.dtype)
     return x.to(dtype), y.to(dtype)

@@ -3,13 +3,19 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import mean, multiply, side, squared_norms
+from stabilgan.metrics.distances import full_precision, mean, row_products, side, squared_norms
 from stabilgan.metrics.inputs import pair
 from stabilgan.metrics.meter import PairMeter
+
+Array = Any  # a tensor, or on a CPU a NumPy array: what is done with them here is written in the same way
+_SUMMED = 256  # numbers added up in float32, before the sums are in float64
+_CACHED = 2**16  # numbers at once, so that they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -67,24 +73,22 @@ def kernel_distance(
             f"subsets is {subsets} and subset_size {size} with {len(x)} real and {len(y)} fake samples; "
             f"expected subsets >= 0 and 2 <= subset_size <= {least}"
         )
-    kernel = _Kernel(1 / x.shape[1] if gamma is None else gamma, coef0, degree, side(x) if tile is None else tile)
+    kernel = _Kernel(x, y, 1 / x.shape[1] if gamma is None else gamma, coef0, degree, side(x) if tile is None else tile)
     if not subsets:
-        everyone = x.new_ones(len(x), 1), y.new_ones(len(y), 1)
-        distance = kernel.distances(x, y, *everyone).item()
+        distance = kernel.distances(kernel.x, kernel.y, x.new_ones(len(x), 1), x.new_ones(len(y), 1)).item()
         return KernelDistance(distance, math.nan, math.nan, len(x), len(y), 0, least, seed)
 
     rng = torch.Generator().manual_seed(seed)
-    draws = [
-        (torch.randperm(len(x), generator=rng)[:size], torch.randperm(len(y), generator=rng)[:size])
-        for _ in range(subsets)
-    ]
+    draws = [tuple(torch.randperm(len(rows), generator=rng)[:size].clone() for rows in (x, y)) for _ in range(subsets)]
+    # in multiply-adds: besides those of the products a kernel value costs some 100, and taking a number out some 140
     d = x.shape[1]
-    together = (len(x) ** 2 / 2 + len(y) ** 2 / 2 + len(x) * len(y)) * (d + 2 * subsets)
-    if together < 2 * subsets * size**2 * d:
-        distances = kernel.distances(x, y, _members(x, [i for i, _ in draws]), _members(y, [j for _, j in draws]))
+    together = (len(x) ** 2 / 2 + len(y) ** 2 / 2 + len(x) * len(y)) * (d + 100 + 2 * subsets)
+    if together < 2 * subsets * size * (size * (d + 100) + 140 * d):
+        members = _members(x, [i for i, _ in draws]), _members(y, [j for _, j in draws])
+        distances = kernel.distances(kernel.x, kernel.y, *members)
     else:
         ones = x.new_ones(size, 1)
-        distances = torch.cat([kernel.distances(x[i.to(x.device)], y[j.to(y.device)], ones, ones) for i, j in draws])
+        distances = torch.cat([kernel.distances(kernel.x.some(i), kernel.y.some(j), ones, ones) for i, j in draws])
     std = distances.std(correction=0).item() if subsets > 1 else math.nan
     error = std / math.sqrt(subsets)
     return KernelDistance(distances.mean().item(), std, error, len(x), len(y), subsets, size, seed)
@@ -99,50 +103,95 @@ class KernelDistanceMeter(PairMeter[KernelDistance]):
         )
 
 
+class _Set:
+    """Samples, how far their kernel with the centre leans, and what that with themselves is above the level.
+
+    rows: (N, d); lean: (N, 1) gamma c·(x - c) in their dtype; own: (N,) k(x, x) - level in float64.
+    """
+
+    def __init__(self, rows: Array, lean: Array, own: Array) -> None:
+        self.rows, self.lean, self.own = rows, lean, own
+
+    def some(self, i: Tensor) -> "_Set":
+        """The samples of these numbers."""
+        at = i.numpy() if isinstance(self.rows, np.ndarray) else i.to(self.rows.device)
+        return _Set(self.rows[at], self.lean[at], self.own[at])
+
+
 class _Kernel:
-    """Sums of the polynomial kernel over sets given by columns of 0 and 1, tile by tile."""
+    """Sums of the polynomial kernel over sets given by columns of 0 and 1, tile by tile.
 
-    def __init__(self, gamma: float, coef0: float, degree: int, size: int) -> None:
-        self.gamma, self.coef0, self.degree, self.size = gamma, coef0, degree, size
+    A constant taken off the kernel cancels out of the distance, so its value at the centre c of both sets is, the
+    `level`; and what is left is a polynomial in gamma (x·y - c·c), which centred samples give without cancellation.
+    """
 
-    def distances(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def __init__(self, x: Tensor, y: Tensor, gamma: float, coef0: float, degree: int, size: int) -> None:
+        self.gamma, self.size = gamma, size
+        centre = ((mean(x) + mean(y)) / 2).to(x.dtype)
+        c = centre.double()
+        base = (gamma * (c @ c)).item() + coef0
+        # (base + δ)^degree - base^degree is a polynomial in δ, with these coefficients but for the last, which is 1
+        self.coefficients = [math.comb(degree, k) * base ** (degree - k) for k in range(1, degree)]
+
+        def prepared(rows: Tensor) -> _Set:
+            lean = gamma * (row_products(rows, c) - c @ c)
+            own = (gamma * squared_norms(rows) + coef0).pow(degree) - base**degree
+            return _Set(_native(rows), _native(lean.to(rows.dtype)[:, None]), _native(own))
+
+        self.centre, self.x, self.y = _native(centre), prepared(x), prepared(y)
+
+    @full_precision()
+    def distances(self, x: _Set, y: _Set, a: Tensor, b: Tensor) -> Tensor:
         """The unbiased squared distance between the members of each column of a (N, S) and b (M, S)."""
-        # a constant taken off the kernel cancels out of the distance, and with it most of the rounding of the sums
-        level = (self.gamma * (mean(x) @ mean(y)) + self.coef0).pow(self.degree).item()
-        n, m = a.double().sum(0), b.double().sum(0)
+        mine, others = _native(a), _native(b)
+        n, m = _wide(mine).sum(0), _wide(others).sum(0)
         within = [
-            (self._sums(rows, rows, own, own, level) - self._diagonal(rows, own, level)) / (count * (count - 1))
-            for rows, own, count in ((x, a, n), (y, b, m))
+            (self._sums(one, one, own, own) - one.own @ _wide(own)) / (count * (count - 1))
+            for one, own, count in ((x, mine, n), (y, others, m))
         ]
-        return within[0] + within[1] - 2 * self._sums(x, y, a, b, level) / (n * m)
+        return torch.as_tensor(within[0] + within[1] - 2 * self._sums(x, y, mine, others) / (n * m))
 
-    def _sums(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, level: float) -> Tensor:
-        total = torch.zeros(a.shape[1], dtype=torch.float64, device=x.device)
+    def _sums(self, x: _Set, y: _Set, a: Array, b: Array) -> Array:
+        total: Array = 0.0
         for i, j, values in self._tiles(x, y):
-            values.sub_(level)
-            times = 2.0 if x is y and i != j else 1.0
-            part = (values @ b[j]).double() * a[i]
-            total += times * part.sum(0)
+            few = (slice(start, start + _SUMMED) for start in range(0, values.shape[1], _SUMMED))
+            sums = sum(_wide(values[:, some] @ b[j][some]) for some in few)
+            total = total + (2.0 if x is y and i != j else 1.0) * (sums * a[i]).sum(0)
         return total
 
-    def _diagonal(self, x: Tensor, a: Tensor, level: float) -> Tensor:
-        total: Tensor = ((self.gamma * squared_norms(x) + self.coef0).pow(self.degree) - level) @ a.double()
-        return total
+    def _tiles(self, x: _Set, y: _Set) -> Iterator[tuple[slice, slice, Array]]:
+        """The kernel less the level, in tiles; within one set each unordered pair of tiles once."""
+        size, n, m = self.size, len(x.rows), len(y.rows)
+        for start in range(0, n, size):
+            i = slice(start, min(start + size, n))
+            left = x.rows[i] - self.centre
+            for begin in range(start if x is y else 0, m, size):
+                j = slice(begin, min(begin + size, m))
+                right = left if x is y and i == j else y.rows[j] - self.centre
+                values = left @ right.T  # NumPy's BLAS computes one half where both are one
+                step = max(1, _CACHED // len(right)) if isinstance(values, np.ndarray) else len(left)
+                for some in range(0, len(left), step):
+                    self._raise(values[some : some + step], x.lean[i][some : some + step], y.lean[j].T)
+                yield i, j, values
 
-    def _tiles(self, x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        size = self.size
-        room = x.new_empty(2, min(size, len(x)) * min(size, len(y)))
-        for i in range(0, len(x), size):
-            left = x[i : i + size] * self.gamma
-            for j in range(i if x is y else 0, len(y), size):
-                right = y[j : j + size]
-                base, power = (part[: len(left) * len(right)].view(len(left), len(right)) for part in room)
-                multiply(left, right, base, symmetric=x is y and i == j)
-                base.add_(self.coef0)
-                power.copy_(base)
-                for _ in range(self.degree - 1):
-                    power.mul_(base)
-                yield slice(i, i + len(left)), slice(j, j + len(right)), power
+    def _raise(self, products: Array, lean: Array, other: Array) -> None:
+        """Make kernel values less the level of products of centred samples, in place."""
+        delta = products * self.gamma
+        delta += lean
+        delta += other
+        products[:] = delta
+        for coefficient in reversed(self.coefficients):
+            products += coefficient
+            products *= delta
+
+
+def _native(x: Tensor) -> Array:
+    """On a CPU an array: torch's threads would spin on after every short step, in the way of BLAS."""
+    return x.numpy() if x.device.type == "cpu" else x
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
 
 
 def _members(x: Tensor, draws: list[Tensor]) -> Tensor:

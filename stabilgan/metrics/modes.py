@@ -131,6 +131,24 @@ class MixtureModesMeter:
             self.nearest.scatter_add_(0, torch.where(finite, mode, k), ones)
         return self
 
+    def merge(self, other: Self) -> Self:
+        """Add what another meter, of the same modes, has seen."""
+        if len(self.counts) != len(other.counts):
+            raise ValueError(
+                f"one meter has {len(self.centres)} modes, the other {len(other.centres)}; expected the same"
+            )
+        self.counts = self.counts + other.counts.to(self.counts.device)
+        self.nearest = self.nearest + other.nearest.to(self.nearest.device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The counts so far; what to save, or to send to another process for `merge`."""
+        return {"counts": self.counts, "nearest": self.nearest}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state_dict`."""
+        self.counts, self.nearest = state["counts"].clone(), state["nearest"].clone()
+
     def compute(self) -> Modes:
         """What all batches together show."""
         d = self.centres.shape[1]
@@ -170,6 +188,21 @@ class LabelModesMeter:
         bins = torch.where(labels < 0, self.k, labels).long()
         self.counts = self.counts.to(labels.device).scatter_add(0, bins, torch.ones_like(bins))
         return self
+
+    def merge(self, other: Self) -> Self:
+        """Add what another meter, of the same labels, has seen."""
+        if self.k != other.k:
+            raise ValueError(f"one meter has {self.k} modes, the other {other.k}; expected the same")
+        self.counts = self.counts + other.counts.to(self.counts.device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The counts so far; what to save, or to send to another process for `merge`."""
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state_dict`."""
+        self.counts = state["counts"].clone()
 
     def compute(self) -> Modes:
         """What all batches together show."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from stabilgan.metrics.distances import Products, Tile, direct, tiles
+from stabilgan.metrics.inputs import features, pair
 
 _SPARE = 3  # candidates kept beyond those asked for, so that rounding seldom decides who is among them
 _FOLD = 16  # values folded into one minimum before the search
@@ -15,15 +16,19 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """Find the k nearest rows of y for each row of x; without y, the k nearest other rows of x.
 
-    x: (N, d), y: (M, d), finite. Returns squared distances (N, k) in float64, ascending, and row numbers (N, k). The
+    x: (N, d), y: (M, d), any real dtype. Returns squared distances (N, k) in float64, ascending, and row numbers. The
     distances are exact: candidates come from matrix products, are measured again by their differences, and where
     rounding could have hidden a nearer one the row is searched again in float64. With other `products` (see `tiles`)
-    it is not, so that a neighbour may be missed. Raises ValueError with fewer than k.
+    it is not, so that a neighbour may be missed. Raises ValueError with fewer than k, nan or infinity.
 
     >>> squares, rows = nearest(torch.tensor([[0.0], [1.0], [3.0]]), 1)
     >>> squares.flatten().tolist(), rows.flatten().tolist()
     ([1.0, 1.0, 4.0], [1, 0, 1])
     """
+    if y is None:
+        x = features(x)
+    else:
+        x, y = pair(x, y, names=("x", "y"))
     among = len(x) - 1 if y is None else len(y)
     if not 1 <= k <= among:
         raise ValueError(

@@ -1,13 +1,15 @@
 """Vendi score and Rényi kernel entropy: how many different samples a set effectively holds, without a reference set."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stabilgan.metrics.distances import Tile, full_precision, mean, squared_norms, tiles
-from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products
+from stabilgan.metrics.distances import Tile, direct, mean, squared_norms, tiles
+from stabilgan.metrics.gaussian import ROWS, centred, eigenvalues, gram, sum_of_products, sum_of_squares
 from stabilgan.metrics.inputs import features
 from stabilgan.metrics.meter import SetMeter
 
@@ -55,11 +57,10 @@ def vendi_score(x: Tensor, *, q: float = 1.0) -> Vendi:
         score = n**2 / _squared_products(rows, norms)
         return Vendi(min(max(score, 1.0), float(n)), q, n, "cosine")
     if n < d:
-        side = gram(rows.double() / norms)
+        side = gram(next(_units(rows, norms, n, torch.float64)))
     else:
-        blocks = zip(centred(rows), torch.split(norms, ROWS), strict=True)
-        side = sum_of_products((part.div_(length) for part, length in blocks), rows)
-    return Vendi(_score(side.div_(n), q), q, n, "cosine")
+        side = sum_of_products(_units(rows, norms, ROWS, torch.float64), rows)
+    return Vendi(_score(side, n, q), q, n, "cosine")
 
 
 def rke(x: Tensor, *, sigma: float, tile: int | None = None) -> Vendi:
@@ -77,10 +78,10 @@ def rke(x: Tensor, *, sigma: float, tile: int | None = None) -> Vendi:
     """
     rows = features(x)
     _bandwidth(sigma)
-    sums = RKESum(sigma)
-    for part in tiles(rows, dtype=sums.dtype(rows), size=tile):
+    sums = RKESum(rows, sigma)
+    for part in tiles(rows, dtype=sums.dtype(), size=tile):
         sums.add(part)
-    return sums.result(len(rows))
+    return sums.result()
 
 
 def fkea(x: Tensor, *, sigma: float, q: float = 1.0, random_features: int = 512, seed: int = 0) -> Vendi:
@@ -101,7 +102,7 @@ def fkea(x: Tensor, *, sigma: float, q: float = 1.0, random_features: int = 512,
     waves = torch.randn(rows.shape[1], random_features, generator=rng, dtype=torch.float64).to(rows.device) / sigma
     phases = (part @ waves for part in centred(rows, mean(rows)))
     side = sum_of_products((torch.cat([phase.cos(), phase.sin()], 1) for phase in phases), rows)
-    return Vendi(_score(side / (len(rows) * random_features), q), q, len(rows), "rbf", sigma, random_features, seed)
+    return Vendi(_score(side, len(rows) * random_features, q), q, len(rows), "rbf", sigma, random_features, seed)
 
 
 def median_distance(x: Tensor, *, samples: int = 1000, seed: int = 0) -> float:
@@ -137,38 +138,44 @@ class FKEAMeter(SetMeter[Vendi]):
 
 
 class RKESum:
-    """The sum of exp(-|x-y|²/σ²) over tiles of squared distances."""
+    """The sum of exp(-|x-y|²/σ²) over tiles of squared distances within x."""
 
-    def __init__(self, sigma: float) -> None:
-        self.sigma = sigma
+    def __init__(self, x: Tensor, sigma: float) -> None:
+        self.x, self.sigma = x, sigma
         self.total: float | Tensor = 0.0
         self.scratch = torch.empty(0)
 
-    def dtype(self, x: Tensor) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
         """float64 where rounding in float32 products would move the exponent, x's own otherwise."""
-        largest = squared_norms(x, mean(x)).max().item()
-        coarse = torch.finfo(x.dtype).eps * largest / self.sigma**2
-        return torch.float64 if coarse > 1e-6 else x.dtype
+        largest = squared_norms(self.x, mean(self.x)).max().item()
+        coarse = torch.finfo(self.x.dtype).eps * largest / self.sigma**2
+        return torch.float64 if coarse > 1e-6 else self.x.dtype
 
     def add(self, tile: Tile) -> None:
-        """Add a tile of distances within one set, a tile off the diagonal twice."""
+        """Add a tile of distances, one off the diagonal twice."""
         squares = tile.squares
         if self.scratch.dtype != squares.dtype or self.scratch.numel() < squares.numel():
             self.scratch = torch.empty_like(squares).flatten()
         powers = self.scratch[: squares.numel()].view_as(squares)
         torch.mul(squares, -1 / self.sigma**2, out=powers)
         powers.clamp_(-80, 0).exp_()  # below exp(-80) come slow denormal numbers
+        if squares.dtype == torch.float64 and tile.slack > 1e-5 * self.sigma**2:
+            # samples so far out that not even float64 products tell the near ones apart
+            i, j = (squares < 40 * self.sigma**2 + tile.slack).nonzero().unbind(1)
+            exact = direct(self.x, self.x, i + tile.i.start, j + tile.j.start)
+            powers[i, j] = exact.div_(-(self.sigma**2)).clamp_(min=-80).exp_()
         self.total = self.total + powers.sum(dtype=torch.float64) * (1 if tile.i == tile.j else 2)
 
-    def result(self, n: int) -> Vendi:
-        """The score of n samples."""
+    def result(self) -> Vendi:
+        """The score of all samples."""
+        n = len(self.x)
         return Vendi(n**2 / float(self.total), 2.0, n, "rbf", self.sigma)
 
 
-def _score(side: Tensor, q: float) -> float:
+def _score(side: Tensor, trace: float, q: float) -> float:
     if q == 2:
-        return 1 / float(torch.linalg.vector_norm(side)) ** 2
-    values = eigenvalues(side)
+        return trace**2 / sum_of_squares(side)
+    values = eigenvalues(side) / trace
     values = values[values > len(values) * torch.finfo(values.dtype).eps * values[-1]]  # the rest is rounding
     if q == 1:
         return float(torch.special.entr(values).sum().exp())
@@ -177,19 +184,33 @@ def _score(side: Tensor, q: float) -> float:
     return float(values.pow(q).sum() ** (1 / (1 - q)))
 
 
-@full_precision()
 def _squared_products(x: Tensor, norms: Tensor) -> float:
     """The sum of the squared cosines of all pairs of rows, from products in float32.
 
     Nothing in it cancels, so that they lose no more than their own rounding: about 1e-7 of the sum.
     """
     if len(x) < x.shape[1]:
-        total = gram((x.double() / norms).float())
-    else:
-        total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-        for part, length in zip(centred(x), torch.split(norms, ROWS), strict=True):
-            total += gram(part.div_(length).float().T)
-    return float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2
+        return sum_of_squares(gram(next(_units(x, norms, len(x), torch.float32))))
+    # few enough rows at once that their sums in float32 do not drift
+    sides = (gram(part.T) for part in _units(x, norms, 8 * ROWS, torch.float32))
+    total = next(sides)
+    for side in sides:
+        total = total.double().add_(side)
+    return sum_of_squares(total)
+
+
+def _units(x: Tensor, norms: Tensor, rows: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Go through the rows of x at unit length, so many at a time, in one buffer that is reused; norms: (N, 1)."""
+    buffer = x.new_empty(min(rows, len(x)), x.shape[1], dtype=dtype)
+    for part, length in zip(torch.split(x, rows), torch.split(norms, rows), strict=True):
+        out = buffer[: len(part)]
+        if x.device.type != "cpu":
+            out.copy_(part.double().div_(length))
+        else:  # one thread, as in `centred`, and in float64 only what stays in the cache
+            step = max(1, 2**17 // x.shape[1])
+            for i in range(0, len(part), step):
+                out.numpy()[i : i + step] = part[i : i + step].numpy().astype(np.float64) / length[i : i + step].numpy()
+        yield out
 
 
 def _order(q: float) -> None:

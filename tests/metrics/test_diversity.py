@@ -66,6 +66,24 @@ def test_rke_is_the_closed_form_and_survives_tight_clusters():
     assert rke(tight, sigma=1e-3).score == pytest.approx(4, rel=1e-3)
 
 
+def test_rke_of_near_samples_is_not_blurred_by_others_far_out():
+    x = torch.cat([1e6 * normal(50, 8, 0), normal(100, 8, 1), normal(50, 8, 2, 1e-3)])
+    squares = torch.stack([(row - x.double()).square().sum(1) for row in x.double()])
+    for sigma in (0.5, 1e-3):
+        want = 200**2 / torch.exp(-squares / sigma**2).sum().item()
+        assert rke(x, sigma=sigma).score == pytest.approx(want, rel=1e-9)
+        assert rke(x, sigma=sigma, tile=64).score == pytest.approx(want, rel=1e-9)
+
+
+def test_order_two_of_many_samples_and_of_any_length_is_that_of_float64():
+    x = normal(20_000, 20, 0).abs() + 0.1
+    want = vendi_score(x.double(), q=2).score
+    assert vendi_score(x, q=2).score == pytest.approx(want, rel=1e-6)
+    assert vendi_score(x / x.max() * 3e38, q=2).score == pytest.approx(want, rel=1e-6)  # lengths beyond float32
+    alike = x[:1].expand(20_000, -1)
+    assert vendi_score(alike, q=2).score == pytest.approx(1, rel=1e-6)
+
+
 def test_rke_of_gaussians_is_the_integral():
     # E exp(-|x-y|²/σ²) with x - y ~ N(0, 2) in d dimensions is (1 + 4/σ²)^(-d/2)
     assert rke(normal(4000, 2, 0), sigma=1.5).score == pytest.approx(1 + 4 / 1.5**2, rel=0.03)

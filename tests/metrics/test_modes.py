@@ -102,6 +102,20 @@ def test_batches_add_up_to_the_whole():
     assert meter.compute() == mixture_modes(x, GRID, 0.05)
 
 
+def test_counts_of_processes_add_up_to_the_whole():
+    x, labels = grid(3000, 20), torch.arange(300) % 7
+    for make, samples in ((lambda: MixtureModesMeter(GRID, 0.05), x), (lambda: LabelModesMeter(9), labels)):
+        here, sent = make().update(samples[:100]), make()
+        sent.load_state_dict(make().update(samples[100:]).state_dict())
+        assert here.merge(sent).compute() == make().update(samples).compute()
+        sent.update(samples)  # what was merged is a copy
+        assert here.compute().n == len(samples)
+    with pytest.raises(ValueError, match="one meter has 25 modes, the other 24"):
+        MixtureModesMeter(GRID, 0.05).merge(MixtureModesMeter(GRID[1:], 0.05))
+    with pytest.raises(ValueError, match="one meter has 9 modes, the other 8"):
+        LabelModesMeter(9).merge(LabelModesMeter(8))
+
+
 def test_forgetting_and_churn_between_two_times():
     before = label_modes(torch.arange(10), 10)
     after = label_modes(torch.arange(5).repeat(2), 10)

@@ -242,6 +242,20 @@ def test_nearest_neighbours_of_another_set_are_scipys():
     assert torch.equal(rows, torch.from_numpy(indices))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint8, torch.int64])
+def test_nearest_neighbours_of_other_dtypes_are_those_of_their_values(dtype):
+    x, y = ((20 + 5 * normal(n, 3, n)).to(dtype) for n in (60, 50))
+    for other in (None, y):
+        wide = nearest(x.double(), 3, None if other is None else other.double())
+        squares, rows = nearest(x, 3, other)
+        assert torch.equal(squares, wide[0])
+        assert torch.equal(rows, wide[1])
+    with pytest.raises(ValueError, match=r"y has nan or infinity in 1 of 2 rows, the first at \[1\]"):
+        nearest(x, 1, torch.tensor([[0.0] * 3, [math.nan] * 3]))
+    with pytest.raises(ValueError, match="x has 3 columns and y 2"):
+        nearest(x, 1, torch.zeros(4, 2))
+
+
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("shape", [(700, 513), (64, 40), (5, 7)])
 def test_folding_finds_what_sorting_finds(dim, shape):
