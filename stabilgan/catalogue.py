@@ -40,7 +40,12 @@ def entries() -> tuple[dict[str, list[Entry]], list[plugins.Broken]]:
         broken += bad
         describe = _trick if kind == "trick" else _entry
         found[f"{kind}s"] = [describe(name, None, made) for name, made in registry.items()]
-        found[f"{kind}s"] += [describe(p.name, p.package, p.made) for p in others]
+        for p in others:
+            try:
+                found[f"{kind}s"].append(describe(p.name, p.package, p.made))
+            except Exception as error:  # what anyone's class says of itself may be anything
+                why = f"what it says of itself can't be read: {type(error).__name__}: {error}"
+                broken.append(plugins.Broken(kind, p.name, p.package, why))
     found["tricks"].sort(key=lambda entry: CHANGES.index(entry["changes"]) if entry["changes"] in CHANGES else 99)
     found["losses"] = [
         {"name": pair.name, "package": None, "does": pair.does, "options": [], "source": pair.source}
@@ -128,7 +133,7 @@ def table(title: str, rows: list[Entry], width: int) -> Table:
         if tricky and row["changes"] != group:
             group = row["changes"]
             found.add_section()
-            found.add_row(Text(group, "bold italic"))
+            found.add_row(Text(str(group), "bold italic"))
         name = Text(row["name"], "bold")
         if row["package"]:
             name.append(f"\nof {row['package']}", "dim not bold")

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from stabilgan import catalogue, detectors, plugins, spec, tricks
-from stabilgan.game import CHANGES, Cost
+from stabilgan.game import CHANGES, Cost, Trick
 from stabilgan.tricks import TRICKS
 
 
@@ -128,6 +128,28 @@ def test_a_plugin_that_leaves_the_program_is_broken_too(monkeypatch: pytest.Monk
     monkeypatch.setattr(EntryPoint, "load", leave)
     with pytest.raises(spec.SpecError, match=r"^detector 'leaving' of the package a 1\.0: .* SystemExit: two lines$"):
         detectors.parse("collapse,leaving")
+
+
+class Unreadable(Trick):
+    """Has an option of a type that is nowhere."""
+
+    name = "unreadable"
+
+    def __init__(self, size: NoSuchType = 3) -> None:  # type: ignore[name-defined] # noqa: F821
+        self.size = size
+
+
+def test_a_plugin_that_says_nonsense_of_itself_does_not_break_the_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(monkeypatch, "stabilgan.tricks", ("a", "unreadable", "test_catalogue:Unreadable"))
+    catalogue.show()
+    out, err = capsys.readouterr()
+    assert "minibatch" in out
+    assert err == (
+        "stabilgan: trick 'unreadable' of the package a 1.0: what it says of itself can't be read: "
+        "NameError: name 'NoSuchType' is not defined\n"
+    )
 
 
 def test_detectors_are_made_by_name_with_options() -> None:
