@@ -147,7 +147,7 @@ class Collapse(Detector):
         window: int = 512,
         dimensions: int = 1024,
         young: int = 200,
-        patience: int = 2,
+        patience: int = 3,
     ) -> None:
         at_least(
             self.name,
