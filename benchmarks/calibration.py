@@ -332,7 +332,7 @@ def once(context: click.Context, root: Path, jobs: int, again: bool, resume: boo
     if (RESULTS / "test.jsonl").exists() and not again:
         raise click.ClickException(f"{RESULTS / 'test.jsonl'} is there: the test part was used; --again uses it again")
     context.invoke(records, root=root)
-    for part in plan.PARTS:
+    for part in reversed(plan.PARTS):
         _watched(root, part, jobs)
         _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
     context.invoke(write_report)
