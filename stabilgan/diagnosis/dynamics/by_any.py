@@ -169,8 +169,9 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
 def _level(series: Floats) -> Floats:
     """The series without its drift, around its mean."""
     t = np.linspace(-1, 1, len(series))
-    drift: Floats = np.polynomial.legendre.legval(t, np.polynomial.legendre.legfit(t, series, DRIFT))
-    return series - drift + series.mean()
+    drift = np.polynomial.legendre.legval(t, np.polynomial.legendre.legfit(t, series, DRIFT))
+    level: Floats = np.asarray(series - drift + series.mean(), dtype=np.float64)
+    return level
 
 
 def _windows(n: int) -> Iterator[tuple[int, int]]:
