@@ -2,6 +2,7 @@
 
     python benchmarks/calibration.py plan
     python benchmarks/calibration.py train --out calibration --jobs 2
+    python benchmarks/calibration.py watch calibration --part tune
     python benchmarks/calibration.py diagnose calibration --part tune
     python benchmarks/calibration.py constructed
     python benchmarks/calibration.py once calibration
@@ -172,6 +173,34 @@ def known(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _watch(job: tuple[plan.Run, Path]) -> str:
+    from calibrating import play
+
+    run, folder = job
+    play.watch_again(run, folder)
+    return run.id
+
+
+@main.command("watch")
+@click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.option("--part", type=click.Choice(plan.PARTS), default="tune", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--only", default="", help="Only runs whose id holds this regular expression.")
+def watch(root: Path, part: str, jobs: int, only: str) -> None:
+    """Plays finished runs again under the live detectors as they are now, and keeps their alarms."""
+    _watched(root, part, jobs, only)
+
+
+def _watched(root: Path, part: str, jobs: int, only: str = "") -> None:
+    from rich.progress import track
+
+    folders = [p.parent for p in sorted((root / part).glob("*/run.json")) if re.search(only, p.parent.name)]
+    work = [(_settings(folder.name, str(root)), folder) for folder in folders]
+    with _workers(jobs) as each:
+        for _ in track(each(_watch, work), f"watching {part}", total=len(work)):
+            pass
+
+
 @main.command("truth")
 @click.argument("root", type=click.Path(path_type=Path, exists=True))
 @click.option("--part", type=click.Choice(plan.PARTS), default="tune", show_default=True)
@@ -297,13 +326,14 @@ def write_report() -> None:
 @click.option("--resume", is_flag=True, help="Go on where it was stopped.")
 @click.pass_context
 def once(context: click.Context, root: Path, jobs: int, again: bool, resume: bool) -> None:
-    """Everything at the very end: diagnoses both parts, the test part for the first time, and reports."""
+    """Everything at the very end: watches and diagnoses both parts, the test part for the first time, and reports."""
     from calibrating import found
 
     if (RESULTS / "test.jsonl").exists() and not again:
         raise click.ClickException(f"{RESULTS / 'test.jsonl'} is there: the test part was used; --again uses it again")
     context.invoke(records, root=root)
-    for part in plan.PARTS:
+    for part in reversed(plan.PARTS):
+        _watched(root, part, jobs)
         _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
     context.invoke(write_report)
 

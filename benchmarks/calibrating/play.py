@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import math
 import os
@@ -80,8 +82,12 @@ def shown(run: Run, scores: Tensor) -> Tensor:
     return scores.sigmoid().mean() if run.family in ("logistic", "saturating") else scores.mean()
 
 
-def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[str, Any]:
+def train(run: Run, on_step: Callable[[int], object] = lambda _: None, *, judged: bool = True) -> dict[str, Any]:
     """Plays the whole run.
+
+    Args:
+        on_step: called with each step.
+        judged: take the checkpoints and the path. The game is the same without, bit for bit.
 
     Returns:
         `columns`, name -> (steps,) array; `checkpoints`, a list of exact readings; `path`, (n, 3) of step and a mean of
@@ -118,7 +124,8 @@ def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[s
     def z(n: int) -> Tensor:
         return torch.randn(n, nets.LATENT, generator=latents)
 
-    checkpoints.append(exam.sit(0, g, g, d))
+    if judged:
+        checkpoints.append(exam.sit(0, g, g, d))
     for step in range(1, run.steps + 1):
         factor = rate_at(run, step)
         for opt, rate in ((opt_g, run.lr_g), (opt_d, run.lr_d)):
@@ -157,12 +164,12 @@ def train(run: Run, on_step: Callable[[int], object] = lambda _: None) -> dict[s
         seen["lr_d"].append(opt_d.param_groups[0]["lr"])
         seen["lr_g"].append(opt_g.param_groups[0]["lr"])
         alarms += [dataclasses.asdict(a) | {"iteration": step} for a in watch.alarms[len(alarms) :]]
-        if step % exam.stride == 0:
+        if judged and step % exam.stride == 0:
             path.append([step, *exam.where(g)])
-        if step in due:
+        if judged and step in due:
             checkpoints.append(exam.sit(step, average.average if average else g, g, d))
         on_step(step)
-    for name, value in first.items():
+    for name, value in first.items() if judged else ():
         checkpoints[0][f"size_{name}"] = value
     return {
         "columns": {k: np.array([float(v) for v in values], dtype=np.float64) for k, values in seen.items()},
@@ -309,7 +316,7 @@ def keep(run: Run, found: dict[str, Any], folder: Path) -> None:
     for name, net in (("generator", g), ("discriminator", d)):
         plain = {k.replace("parametrizations.", "").replace(".original", ""): v for k, v in bare(net).items()}
         save_file(plain, part / f"{name}.safetensors")
-    (part / "watch.json").write_text(json.dumps({"alarms": found["alarms"], "readings": found["readings"]}, indent=1))
+    keep_watch(found, part)
     record = {
         "id": run.id,
         "run": dataclasses.asdict(run),
@@ -318,6 +325,36 @@ def keep(run: Run, found: dict[str, Any], folder: Path) -> None:
     }
     (part / "run.json").write_text(json.dumps(record))
     os.replace(part, folder / run.id)
+
+
+def keep_watch(found: dict[str, Any], folder: Path) -> None:
+    """Writes what the watch said, and which detectors it had."""
+    said = {"detectors": detectors(), "alarms": found["alarms"], "readings": found["readings"]}
+    (folder / "watch.json").write_text(json.dumps(said, indent=1))
+
+
+@functools.cache
+def detectors() -> str:
+    """A hash of the code of the detectors, by which it is known whether a run was watched by them."""
+    files = sorted(Path(stabilgan.detectors.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def watch_again(run: Run, folder: Path) -> None:
+    """Plays a finished run once more, under the detectors as they are now, and writes what they say; unless it was
+    watched by these already.
+
+    Raises:
+        RuntimeError: the losses are not those of the first time, bit for bit: another machine, or another torch.
+    """
+    if json.loads((folder / "watch.json").read_text()).get("detectors") == detectors():
+        return
+    found = train(run, judged=False)
+    kept = np.load(folder / "log.npz")
+    for name in ("d_loss", "g_loss"):
+        if not np.array_equal(found["columns"][name].astype(np.float32), kept[name], equal_nan=True):
+            raise RuntimeError(f"{run.id} takes another course than before ({name} differs); train all runs again here")
+    keep_watch(found, folder)
 
 
 def bare(net: nn.Module) -> dict[str, Tensor]:

@@ -75,30 +75,22 @@ def _reach(among: Tensor, across: Tensor, k: int) -> Reach:
     )
 
 
-def expected_coverage(real: int, fake: float, k: int = 5) -> float:
-    """The coverage of N real samples by M fakes from the same distribution: 1 - Π (N - i) / (N + M - i), i = 1..k.
+def left_empty(real: int, due: float, k: int) -> float:
+    """The share of N real samples that have no fake among them and their k nearest others, at most, where fakes come
+    with `due` of what the reals give each place.
 
-    A sample is missed where its k nearest, of the N - 1 + M others, are all real.
+    A neighbourhood is empty where its k nearest are all real, which has the chance (1 + due)^-k, whatever the data
+    are. Three standard errors come on top, binomial ones of real / k independent samples, since neighbours are empty
+    together.
 
-    >>> round(expected_coverage(10_000, 10_000), 3)
-    0.969
+    Args:
+        due: 1 where there are as many fakes as reals, 0.2 where a fifth of that comes.
+
+    >>> round(left_empty(512, 1.0, 17), 3), round(left_empty(512, 0.2, 17), 3)
+    (0.002, 0.158)
     """
-    missed = 1.0
-    for i in range(1, k + 1):
-        missed *= (real - i) / (real + fake - i)
-    return 1 - missed
-
-
-def chance_level(real: int, fake: float, k: int = 5) -> float:
-    """The coverage, relative to the expected one, below which chance hardly explains it: four standard errors down.
-
-    The standard error is a binomial one, of real / k independent samples, since neighbours are reached together.
-
-    >>> round(chance_level(512, 512), 3)
-    0.93
-    """
-    expected = expected_coverage(real, fake, k)
-    return 1 - 4 * math.sqrt((1 - expected) / expected * k / real)
+    chance = (1 + due) ** -k
+    return chance + 3 * math.sqrt(chance * (1 - chance) * k / real)
 
 
 class Collapse(Detector):
@@ -107,12 +99,14 @@ class Collapse(Detector):
     Two measures over the latest `window` samples of each side:
 
     - *spread*, the mean distance between fakes over that between reals, which does not ask how good the fakes are;
-    - the *reached* share of the data: coverage over the coverage that is expected of as many fakes from the data's own
-      distribution as lie near the data. It is judged only where at least `near` of the fakes do, relative to what real
-      samples do to each other; of fakes far from the data nobody can tell which part of it they stand for. Between the
-      threshold and the `chance_level` the answer is "unknown": a G that is a little off reads the same as one that
-      leaves a small part out. Where modes overlap, less than the dropped share is missed: on raw MNIST digits,
-      0.86 is reached with 7 of 10 digits kept.
+    - the *reached* share of the data: of the real samples that have a fake among their 17 nearest. A part is left out
+      where fewer than `due` of the fakes come that the reals would give it, not where it gets merely less than its
+      share: the alarm takes more empty neighbourhoods than `left_empty` allows a G that puts `due` everywhere.
+      It is judged only where at least `near` of the fakes are near the data, relative to what real samples are to each
+      other, and these alone count; of fakes far from the data nobody can tell which part of it they stand for. Fewer
+      empty ones, but more than where half its due comes everywhere, are "unknown": an uneven G reads the same
+      as one that leaves a small part out. Where modes overlap, less than the dropped share is missed: on raw
+      MNIST digits, 0.96 is reached with 7 of 10 digits kept. At a window of 512 a sixth of the data has to be missing.
 
     A young G looks collapsed before it has learned to be diverse. What would be an alarm is "unknown" while diversity
     grows: while the measure had its best reading of the run, the first one aside, in the latest `young` steps, and is
@@ -123,8 +117,8 @@ class Collapse(Detector):
 
     Args:
         spread: an alarm below it; 1 is the data's own.
-        reached: an alarm below it; 1 is all of the data.
-        near: the share of fakes that have to lie near the data, relative to reals, before `reached` is judged.
+        due: a part of the data that gets less than this share of its fakes is left out.
+        near: the share of fakes that have to lie near the data, relative to reals, before parts are judged.
         window: samples of each side.
         dimensions: numbers kept of each sample.
         young: steps for which a new best reading counts as growth.
@@ -137,34 +131,43 @@ class Collapse(Detector):
     )
     statistics = ("spread_real", "spread_fake", "coverage", "precision", "reference")
     kept = ("_step", "_best")
-    neighbours: ClassVar = 5
+    NEIGHBOURS: ClassVar = 17
+    """The fewest that all stay empty of fakes with a chance under 0.05 where a fifth of them comes: 1.2^-17. A
+    quarter of a small window at most."""
+    FAIR: ClassVar = 0.5
+    """No part is called reached where fewer than this share of its fakes come."""
     MORE: ClassVar = 1.1  # times the best so far is a new best: noise alone is none
     STILL: ClassVar = 0.8  # times the best is near it
 
     def __init__(
         self,
         spread: float = 0.2,
-        reached: float = 0.8,
+        due: float = 0.2,
         near: float = 0.5,
         window: int = 512,
         dimensions: int = 1024,
         young: int = 200,
-        patience: int = 2,
+        patience: int = 3,
     ) -> None:
         at_least(
             self.name,
             spread=(spread, 0),
-            reached=(reached, 0),
+            due=(due, 0),
             near=(near, 0),
-            window=(window, 4 * self.neighbours),
+            window=(window, 20),
             dimensions=(dimensions, 1),
             young=(young, 0),
             patience=(patience, 1),
         )
-        self.spread, self.reached, self.near = spread, reached, near
+        self.spread, self.due, self.near = spread, due, near
         self.window, self.dimensions, self.young, self.patience = window, dimensions, young, patience
         self._real, self._fake = Ring(window), Ring(window)
         self._best: dict[str, list[float]] = {}
+
+    @property
+    def neighbours(self) -> int:
+        """How many real samples make a neighbourhood."""
+        return min(self.NEIGHBOURS, self.window // 4)
 
     def update(self, view: View) -> None:
         self._step = view.step
@@ -212,21 +215,22 @@ class Collapse(Detector):
                 f"but only {near:.0%} of them are near the data, too few to say whether they leave parts of it out"
             )
             return self.unknown(why, step, ratio, self.spread)
-        reached = values["coverage"] / expected_coverage(self.window, near * self.window, self.neighbours)
-        if reached < self.reached and "coverage" in growing:
-            why = f"the fakes reach only {min(reached, 1):.0%} of the data, but that is still growing"
-            return self.unknown(why, step, reached, self.reached)
-        if reached < self.reached:
-            text = f"the fakes leave parts of the data out: they reach {min(reached, 1):.0%} of it"
-            return Reading(self.name, step, reached, self.reached, "alarm", text)
-        if reached < chance_level(self.window, near * self.window, self.neighbours):
+        reached, k = values["coverage"], self.neighbours
+        least, fair = (1 - left_empty(self.window, share * near, k) for share in (self.due, max(self.FAIR, self.due)))
+        if reached < least and "coverage" in growing:
+            why = f"the fakes reach only {reached:.0%} of the data, but that is still growing"
+            return self.unknown(why, step, reached, least)
+        if reached < least:
+            text = f"the fakes leave parts of the data out: they reach {reached:.0%} of it"
+            return Reading(self.name, step, reached, least, "alarm", text)
+        if reached < fair:
             why = (
-                f"the fakes reach {reached:.0%} of the data, which is less than chance explains, but fakes that are a "
-                "little off read the same as fakes that leave a part out"
+                f"the fakes reach {reached:.0%} of the data, which is less than chance explains, but fakes that come "
+                "unevenly read the same as fakes that leave a part out"
             )
-            return self.unknown(why, step, reached, self.reached)
-        text = f"the fakes reach {min(reached, 1):.0%} of the data, and differ by {ratio:.2g} of what real samples do"
-        return Reading(self.name, step, reached, self.reached, "ok", text)
+            return self.unknown(why, step, reached, least)
+        text = f"the fakes reach {reached:.0%} of the data, and differ by {ratio:.2g} of what real samples do"
+        return Reading(self.name, step, reached, least, "ok", text)
 
     def _growing(self, step: int, **now: float) -> list[str]:
         """Which of the measures are near a best that is young and is not the first that was seen."""

@@ -42,6 +42,8 @@ class Sink:
 
     def response(self, response: Response) -> None:
         """Something was done about an alarm."""
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Losses that the loop has recorded, and norms of gradients, at a step of G at which detectors answer."""
 
     def flush(self) -> None:
         """All that has arrived at this moment was told."""
@@ -83,6 +85,13 @@ class ToFile(Sink):
     "text": ...}`, an alarm with `reading` and `meaning`, a response with `action`; numbers that are not finite are
     null. `run` tells the runs in one file apart. A run that is taken up again from a state keeps its own, and writes no
     line that is there already.
+    """Appends a JSON line for each reading, each alarm and the losses, in one write each, so that no line is lost or
+    cut by another. `stabilgan diagnose log` reads it.
+
+    "text": ...}`, an alarm with `reading` and `meaning`; numbers that are not finite are null. Losses: `{"run": ...,
+    "kind": "numbers", "step": ..., "d_loss": ..., "g_loss": ..., "d_grad": ..., "g_grad": ...}`, as far as they were
+    seen; there what is not finite is "nan", "inf" or "-inf". `run` tells the runs in one file apart. A run that is
+    taken up again from a state keeps its own, and writes no line that is there already.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -98,6 +107,8 @@ class ToFile(Sink):
 
     def response(self, response: Response) -> None:
         self._write("response", asdict(response))
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self._write("numbers", {"step": step} | {k: v if math.isfinite(v) else str(v) for k, v in values.items()})
 
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

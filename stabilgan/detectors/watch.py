@@ -26,6 +26,8 @@ from stabilgan.detectors.sinks import AlarmWarning, Sink, ToFile, ToTensorBoard,
 from stabilgan.game import SELECT, Game, Player, Trick
 
 log = logging.getLogger("stabilgan")
+NUMBERS = ("d_loss", "g_loss", "d_grad", "g_grad")
+"""What goes to the log beside readings and alarms."""
 
 
 class _Mail:
@@ -77,7 +79,8 @@ class Watch(Trick):
         warn: alarms are Python warnings too, of the category `stabilgan.AlarmWarning`; where a filter makes that an
             error, it stops the loop.
         writer: a TensorBoard `SummaryWriter`: readings as scalars `stabilgan/<detector>`, alarms as text.
-        log: a JSONL file to append to, one line for each reading and each alarm; see `sinks.ToFile`.
+        log: a JSONL file to append to, a line for each reading, each alarm, and the losses at every reading; see
+            `sinks.ToFile`.
         display: show the readings in the terminal while training goes on; nothing where there is none.
     """
 
@@ -126,6 +129,7 @@ class Watch(Trick):
         self._heard = dict.fromkeys(names, False)
         self._failed: dict[str, int] = {}
         self._posted: list[tuple[Detector, int, _Mail]] = []
+        self._counted: list[tuple[int, list[str], _Mail]] = []
         self._latest: dict[str, Tensor] = {}
         self._old: dict[str, Tensor] = {}
         self._recalled: dict[str, Tensor] = {}
@@ -171,6 +175,7 @@ class Watch(Trick):
             if step % self.every == 0:
                 for detector in self.detectors:
                     self._guarded(detector, step, partial(self._post, detector, step))
+                self._count(view)
         self._collect(wait=False)
 
     def readings(self) -> dict[str, Reading]:
@@ -252,6 +257,14 @@ class Watch(Trick):
         self._posted.append((detector, step, _Mail(detector.measure())))
         return None
 
+    def _count(self, view: View) -> None:
+        """Posts losses, and gradients beside them, to the log, where there is one."""
+        seen = {name: x for name in NUMBERS if (x := getattr(view, name)) is not None}
+        if self._file is not None and {"d_loss", "g_loss"} & set(seen):
+            device = next(iter(seen.values())).device
+            values = torch.stack([x.detach().float().mean().to(device) for x in seen.values()])
+            self._counted.append((view.step, list(seen), _Mail(values)))
+
     def _open(self, detector: Detector, mail: _Mail, step: int) -> Reading:
         return detector.answer(mail.take(), step)
 
@@ -259,6 +272,9 @@ class Watch(Trick):
         while self._posted and (wait or self._posted[0][2].here()):
             detector, step, mail = self._posted.pop(0)
             self._guarded(detector, step, partial(self._open, detector, mail, step))
+        while self._counted and (wait or self._counted[0][2].here()):
+            step, names, mail = self._counted.pop(0)
+            self._send(Sink.numbers, step, dict(zip(names, mail.take(), strict=True)))
         if self._unseen:
             self._unseen = False
             self._send(Sink.flush)
@@ -313,6 +329,7 @@ class Watch(Trick):
         if have != given:
             raise ValueError(f"this state is of a watch with the detectors {given}; this one has {have}")
         self._posted.clear()
+        self._counted.clear()
         if (game := self._game() if self._game is not None else None) is not None:
             self._old = _heard_in(game)
             device = next((p.device for p in game.g.parameters()), None)

@@ -13,6 +13,7 @@ from stabilgan.diagnosis import verdicts
 from stabilgan.diagnosis.copies import MOST, Memory, memory, neighbours, repeats
 from stabilgan.diagnosis.findings import Diagnosis, Evidence, Finding, InputError
 from stabilgan.diagnosis.inputs import Samples, matched
+from stabilgan.diagnosis.named import by_name
 from stabilgan.diagnosis.null import WIDER, against_reals
 from stabilgan.diagnosis.regions import Dropped, histogram, partitions
 
@@ -95,6 +96,9 @@ def judge_samples(
     findings, undecided = verdicts.judged(null, again, copied, dropped)
     evidence = [*verdicts.of_null(null).values(), verdicts.of_repeats(again), verdicts.of_memory(copied)]
     evidence += [verdicts.of_regions(d) for d in dropped]
+    tell("measures by name", 0, 1)
+    evidence += by_name(x, y, seed=seed)
+    tell("measures by name", 1, 1)
     ordered = tuple(sorted([*broken, *findings], key=lambda f: -f.severity))
     figures = _figures(x, y, copied, dropped, labels_real, labels_fake, classes)
     return Judgement(ordered, told + tuple(evidence), "" if ordered else undecided, figures)

@@ -81,6 +81,28 @@ def test_a_run_is_trained_once_and_kept_whole(tmp_path: Path, monkeypatch: pytes
     assert kept[TINY.id].read_bytes() == first
 
 
+def test_a_finished_run_is_watched_again_by_detectors_that_have_changed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / TINY.id
+    play.keep(TINY, play.train(TINY), tmp_path)
+    first = (folder / "watch.json").read_text()
+    played: list[str] = []
+    train = play.train
+    monkeypatch.setattr(play, "train", lambda run, **options: (played.append(run.id), train(run, **options))[1])
+    play.watch_again(TINY, folder)
+    assert played == []
+    monkeypatch.setattr(play, "detectors", lambda: "others")
+    play.watch_again(TINY, folder)
+    assert played == [TINY.id]
+    assert json.loads((folder / "watch.json").read_text()) == json.loads(first) | {"detectors": "others"}
+    kept = dict(np.load(folder / "log.npz"))
+    np.savez(folder / "log.npz", **kept | {"g_loss": kept["g_loss"] + 1})
+    monkeypatch.setattr(play, "detectors", lambda: "more")
+    with pytest.raises(RuntimeError, match="takes another course than before"):
+        play.watch_again(TINY, folder)
+
+
 def test_what_was_cut_off_leaves_no_run_behind(tmp_path: Path) -> None:
     def cut(step: int) -> None:
         if step == 5:

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 
 from stabilgan.detectors import Collapse, View
-from stabilgan.detectors.collapse import expected_coverage, reach, spread
+from stabilgan.detectors.collapse import left_empty, reach, spread
 
 
 def ring(n, generator, keep=8):
@@ -57,18 +57,21 @@ def test_reach_is_what_a_loop_over_float64_distances_counts(dimensions, scale):
     assert [s.item() for s in reach(real, fake)] == pytest.approx(expected, abs=1e-6)
 
 
-def test_expected_coverage_is_what_identical_distributions_have():
-    measured = []
+@pytest.mark.parametrize("fakes", [40, 200])
+def test_neighbourhoods_stay_empty_as_often_as_the_closed_form_says(fakes):
+    empty = []
     for seed in range(60):
-        x = torch.randn(300, 3, generator=seeded(seed))
-        measured.append(reach(x[:200], x[200:]).coverage.item())
-    standard_error = np.std(measured) / math.sqrt(len(measured))
-    assert np.mean(measured) == pytest.approx(expected_coverage(200, 100), abs=4 * standard_error)
-    assert expected_coverage(200, 100) != pytest.approx(expected_coverage(200, 200), abs=8 * standard_error)
+        x = torch.randn(200 + fakes, 3, generator=seeded(seed))
+        empty.append(1 - reach(x[:200], x[200:], k=10).coverage.item())
+    chance = (1 + fakes / 200) ** -10  # the ten nearest are all real
+    standard_error = np.std(empty) / math.sqrt(len(empty))
+    assert np.mean(empty) == pytest.approx(chance, abs=4 * standard_error + 0.01)  # 0.01: without replacement
+    above = np.mean([share > left_empty(200, fakes / 200, 10) for share in empty])
+    assert above <= 1 / 60  # three standard errors
 
 
-def test_expected_coverage_at_equal_sizes_is_the_published_one():
-    assert expected_coverage(10**6, 10**6, 5) == pytest.approx(1 - 2**-5, abs=1e-4)
+def test_at_equal_sizes_the_published_coverage_is_what_is_left():
+    assert 1 - left_empty(10**9, 1.0, 5) == pytest.approx(1 - 2**-5, abs=1e-4)
 
 
 @pytest.mark.parametrize("data", [ring, grid, images])
@@ -93,6 +96,17 @@ def test_a_third_of_the_modes_dropped_is_told(data, kept, seeds):
     assert all("leave parts of the data out" in r.text for r in readings)
     share = {ring: 5 / 8, grid: 17 / 25, images: 7 / 10}[data]
     assert np.mean([r.value for r in readings]) == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("data", [ring, grid, images])
+def test_modes_that_get_a_third_of_their_due_are_not_left_out(data):
+    states: Counter[str] = Counter()
+    for seed in range(20):
+        g = seeded(seed)
+        modes = {ring: 8, grid: 25, images: 10}[data]
+        whole, part = data(170, g), data(342, g, modes // 2)  # a third of all is for the latter modes, too
+        states[told(data(512, g), torch.cat([whole, part])).state] += 1
+    assert states["alarm"] == 0
 
 
 def test_of_fakes_far_from_the_data_nobody_can_tell_what_they_leave_out():

@@ -463,13 +463,21 @@ def test_a_file_gets_a_line_for_each_reading_and_each_alarm(tmp_path):
     assert (alarm["reading"], alarm["threshold"], alarm["meaning"]) == (1.0, 2.0, "it is so")
 
 
+def test_a_file_gets_the_losses_that_were_recorded_and_the_gradients_beside_them(tmp_path):
+    players = Players([Watch([Scripted(["ok"] * 4)], every=3, log=tmp_path / "run.jsonl")]).play(9)
+    found = [e for e in entries(tmp_path / "run.jsonl") if e["kind"] == "numbers"]
+    assert [e["step"] for e in found] == [3, 6, 9]
+    assert set(found[0]) == {"run", "kind", "step", "d_loss", "g_loss", "d_grad", "g_grad"}
+    assert found[-1]["d_loss"] == pytest.approx(float(players.game.losses["d_loss"]))
+
+
 def test_numbers_that_are_not_finite_are_null_in_the_file(tmp_path):
     class Odd(Scripted):
         def judge(self, values, step):
             return Reading(self.name, step, math.inf, math.nan, "unknown", "odd")
 
     Players([Watch([Odd([])], every=1, log=tmp_path / "run.jsonl")]).play(1)
-    (entry,) = entries(tmp_path / "run.jsonl")
+    (entry,) = (e for e in entries(tmp_path / "run.jsonl") if e["kind"] == "reading")
     assert entry["value"] is None
     assert entry["threshold"] is None
 
@@ -478,7 +486,7 @@ def test_a_line_that_a_stopped_run_left_half_written_spoils_no_other(tmp_path):
     path = tmp_path / "run.jsonl"
     path.write_text('{"run": "0", "kind": "rea')
     Players([Watch([Scripted(["ok"])], every=1, log=path)]).play(1)
-    first, second = path.read_text().splitlines()
+    first, second, *_ = path.read_text().splitlines()
     assert first == '{"run": "0", "kind": "rea'
     assert json.loads(second)["detector"] == "scripted"
 
@@ -562,7 +570,7 @@ def test_a_sink_that_fails_is_dropped_and_training_goes_on(caplog, tmp_path):
     assert [r.getMessage() for r in caplog.records] == [
         "watch sends nothing more ToTensorBoard: OSError: no space left on device"
     ]
-    assert len(entries(tmp_path / "run.jsonl")) == 2
+    assert [e["kind"] for e in entries(tmp_path / "run.jsonl")] == ["reading", "numbers"] * 2
 
 
 def test_sending_changes_no_bit_of_training_and_asks_no_device(tmp_path, monkeypatch):

@@ -162,6 +162,23 @@ def test_a_rhythm_is_an_oscillation_with_its_period(period: float) -> None:
     assert told == pytest.approx(10 * period, rel=0.05)
 
 
+def test_rounds_that_are_small_beside_a_bend_are_seen() -> None:
+    t, rng = np.arange(160.0), np.random.default_rng(0)
+    bend = 0.5 + 0.2 * np.exp(-t / 60)  # a game that settles
+    around = 0.004 * np.sin(2 * np.pi * t / 10) + 0.0005 * rng.standard_normal(160)
+    series = {"d_loss": Series.of(bend + around), "g_loss": Series.of(0.5 + 0.01 * rng.standard_normal(160))}
+    assert "oscillation" in names(judge_series(series, "least_squares"))
+    series["d_loss"] = Series.of(bend + 0.003 * rng.standard_normal(160))
+    assert "oscillation" not in names(judge_series(series, "least_squares"))
+
+
+def test_a_rhythm_of_a_small_part_of_a_long_log_is_an_episode() -> None:
+    t, rng = np.arange(4000), np.random.default_rng(0)
+    late = np.where(t >= 3900, 0.3 * np.sin(2 * np.pi * t / 8), 0.0)
+    series = {"d_loss": Series.of(1.3 + late + 0.05 * rng.standard_normal(4000))}
+    assert "oscillation" not in names(judge_series(series, "logistic"))
+
+
 def test_noise_of_any_correlation_has_no_rhythm() -> None:
     alarms = 0
     for seed in range(60):

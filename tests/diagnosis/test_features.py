@@ -18,6 +18,7 @@ from stabilgan.diagnosis import InputError
 from stabilgan.diagnosis.features import cache, dinov2, embed, inception, network, save
 from stabilgan.diagnosis.features.content import content_hash
 from stabilgan.diagnosis.features.edges import Edges
+from stabilgan.diagnosis.features.known import known
 from stabilgan.diagnosis.inputs import Samples, load
 from stabilgan.workloads import digits
 
@@ -158,6 +159,25 @@ def test_mnist_by_name_has_the_workloads_own_classifier(data_dir: Path, monkeypa
     assert made.classes == 10
     raw = (real.x.flatten(1) * 255).round().to(torch.uint8)
     assert torch.allclose(made.real, net.features(digits.scaled(raw)), atol=1e-5)
+
+
+@pytest.mark.data
+def test_mnist_without_its_name_is_known_to_the_last_pixel(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = load("mnist:test", data_dir=data_dir, limit=200)
+    real = load((named.x * 255).round().to(torch.uint8))
+    assert real.labels is None
+    assert known(real, data_dir) == "mnist"
+    assert known(load(((named.x * 255).round() - 1).clamp(0).to(torch.uint8)), data_dir) is None
+    net = digits.Classifier().eval().requires_grad_(False)
+    monkeypatch.setattr(digits, "judge_of", lambda *_: (net, 0.99))
+    made = embed(real, load(real.x[:20]), data_dir=data_dir)
+    assert made.name == "classifier"
+    assert "images of mnist, to the last pixel" in made.notes[0]
+
+
+def test_where_the_data_set_does_not_lie_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STABILGAN_DATA", str(tmp_path))
+    assert known(load(torch.randint(0, 256, (50, 1, 28, 28), dtype=torch.uint8)), tmp_path) is None
 
 
 def test_a_forged_classifier_of_a_workload_is_made_anew_and_runs_nothing(

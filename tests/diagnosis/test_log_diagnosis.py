@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -183,6 +184,36 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_a_large_file(tmp_path: Path) -> None:
     big(tmp_path / "log.txt", 150)
     assert _grown(tmp_path / "log.txt") < 40
+
+
+STREAM = """
+import io, random, resource
+from stabilgan.diagnosis.log import diagnose_log
+
+
+class Printed(io.TextIOBase):
+    def __init__(self, megabytes):
+        rng = random.Random(0)
+        rows = (f"Loss_D: {1.2 + rng.random() / 5:.4f} Loss_G: {0.9 + rng.random() / 5:.4f}" for _ in range(5000))
+        self.block = chr(10).join(rows) + chr(10)
+        self.left = int(megabytes * 1e6 / len(self.block))
+
+    def read(self, size=-1):
+        self.left -= size != 0
+        return self.block if size and self.left >= 0 else ""
+
+
+for megabytes in (30, 120):
+    diagnose_log(Printed(megabytes), loss="bce")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_the_process_does_not_grow_with_a_stream() -> None:
+    done = subprocess.run([sys.executable, "-c", STREAM], capture_output=True, text=True, check=True)
+    small, large = (int(peak) * (1 if sys.platform == "darwin" else 1024) / 1e6 for peak in done.stdout.split())
+    assert large - small < 20  # of 90 more megabytes; the rows as numbers alone would be 50
 
 
 def test_event_files_of_tensorboard_are_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stabilgan.diagnosis import InputError, copies, null, regions
+from stabilgan.diagnosis import InputError, copies, null, regions, verdicts
 from stabilgan.diagnosis.inputs import load
 from stabilgan.diagnosis.samples import Judgement, diagnose_samples, judge_samples
 from stabilgan.metrics import authenticity, prdc
@@ -104,6 +104,50 @@ def test_the_same_set_twice_is_called_identical() -> None:
     found = judged(grid(300, 0), grid(300, 0))
     assert names(found) == ["memorisation"]
     assert "identical" in found.findings[0].evidence[1].text
+
+
+def test_where_classes_are_known_they_are_the_modes_and_not_what_lies_within_them() -> None:
+    real, fake = grid(1500, 0), grid(1500, 1)
+    fake = fake[(fake - GRID[0]).norm(dim=1) > 1]  # one mode of 25
+    assert names(judged(real, fake)) == ["mode_dropping"]
+    rows = [(part[:, 0] > 0).long() for part in (real, fake)]  # two classes of many modes each
+    found = judged(real, fake, labels_real=rows[0], labels_fake=rows[1])
+    assert names(found) == []
+    rows = [((part - GRID[0]).norm(dim=1) < 1).long() for part in (real, fake)]  # the mode is a class
+    assert names(judged(real, fake, labels_real=rows[0], labels_fake=rows[1])) == ["mode_dropping"]
+
+
+def test_a_tenth_of_the_data_that_is_empty_but_borders_on_the_rest_is_neither_a_finding_nor_a_clean_bill() -> None:
+    rng = torch.Generator().manual_seed(0)
+    cloud, noise = torch.randn(1600, 2, generator=rng), torch.randn(800, 2, generator=rng)
+    real, fake = cloud[:800], cloud[800:] + 0.8 * noise  # blurred, so that its coverage says nothing
+    compared, found = null.against_reals(real, fake, splits=SPLITS), copies.neighbours(real, fake, 5)
+    again, copied = copies.repeats(real, fake, found), copies.memory(real, fake, found)
+
+    def said(empty: int, border: float) -> tuple[list[str], str]:
+        fakes = tuple(0 if i < empty else 50 for i in range(16))
+        dropped = regions.Dropped(empty / 16, border, tuple(range(empty)), (50,) * 16, fakes, torch.zeros(16, 2), 0.02)
+        findings, undecided = verdicts.judged(compared, again, copied, [dropped])
+        return [f.failure for f in findings], undecided
+
+    assert said(2, border=0.0) == (["mode_dropping"], "")  # a mode of its own
+    named, undecided = said(2, border=0.2)
+    assert named == []
+    assert "2 of 16 regions, 12% of the data, hold next to no fakes" in undecided
+    assert said(1, border=0.2) == ([], "")
+
+
+def test_measures_known_by_name_stand_beside_what_reals_read() -> None:
+    real, ours = grid(1500, 0), {e.name: e for e in judged(grid(1500, 2), grid(1500, 1)).evidence}
+    fewer = {e.name: e for e in judged(real, grid(1500, 1, kept=5)).evidence}
+    for name in ("Vendi score", "NDB", "birthday test"):
+        assert ours[name].interval is not None
+        low, high = ours[name].interval
+        assert low - 0.1 <= ours[name].value <= high + 0.1
+        assert low <= ours[name].reference <= high
+    assert fewer["NDB"].value > max(0.5, 5 * ours["NDB"].value)
+    repeated = grid(40, 1).repeat(38, 1)
+    assert {e.name: e.value for e in judged(real, repeated).evidence}["birthday test"] == 1.0
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

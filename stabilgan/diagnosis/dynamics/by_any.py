@@ -18,9 +18,12 @@ from stabilgan.diagnosis.findings import Evidence
 SAME = 3e-4
 """D's mean answers to reals and fakes that are nearer than this on every row are one answer: where D sees anything,
 batches alone move them further apart. The rounding of four printed digits is within it."""
-SURPRISE = 1e-3
+SURPRISE = 2e-3
 """How often noise may look like a rhythm, in one window of one series; on the tuning runs of the calibration the
-healthy ones stayed at ten times that."""
+healthy ones stayed at seven times that."""
+DRIFT = 3
+"""Degree of the polynomial that is taken out of a window first: as a game settles, its level falls in a bend, which
+would outweigh the rounds it still goes. Four rounds are too many for a cubic to take them along."""
 SWING = 3e-3
 """The least swing of a series, relative to its size. A loss near chance moves little while samples go round; the live
 detector, which can't wait for a rhythm to be beyond doubt, asks for more."""
@@ -145,7 +148,7 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
         for window, block in _windows(len(values)):
             part = values[-window * block :].reshape(window, block).mean(1)
             at = steps[-window * block :]
-            share, excess, amplitude, period = rhythm(torch.from_numpy(part.copy()), cycles=rule.cycles).tolist()
+            share, excess, amplitude, period = rhythm(torch.from_numpy(_level(part)), cycles=rule.cycles).tolist()
             bins = window // 2 - rule.cycles + 1
             if not (share > rule.share and excess > math.log(bins / SURPRISE) and amplitude > SWING):
                 continue
@@ -163,8 +166,18 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
         yield best
 
 
+def _level(series: Floats) -> Floats:
+    """The series without its drift, around its mean."""
+    t = np.linspace(-1, 1, len(series))
+    drift = np.polynomial.legendre.legval(t, np.polynomial.legendre.legfit(t, series, DRIFT))
+    level: Floats = np.asarray(series - drift + series.mean(), dtype=np.float64)
+    return level
+
+
 def _windows(n: int) -> Iterator[tuple[int, int]]:
-    yield from ((w, 1) for w in (512, 256, 128, 64, 32) if n >= w)
+    """Rows of a window, and how many rows are averaged into one. A rhythm that is shorter than an eighth of a log is an
+    episode, and no state of the game."""
+    yield from ((w, 1) for w in (512, 256, 128, 64, 32) if n >= w >= min(512, n / 8))
     if 32 < n // 2 < 512:
         yield n // 2, 1
     block = -(-(n // 2) // 512)

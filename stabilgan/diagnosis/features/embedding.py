@@ -15,6 +15,7 @@ from stabilgan.diagnosis.features.batches import mapped
 from stabilgan.diagnosis.features.classifier import DIGITS, TRUSTED, Classifier, classifier_of
 from stabilgan.diagnosis.features.content import content_hash
 from stabilgan.diagnosis.features.edges import DIRECTIONS, LEVELS, Edges
+from stabilgan.diagnosis.features.known import known
 from stabilgan.diagnosis.features.result import Features
 from stabilgan.diagnosis.findings import InputError
 from stabilgan.diagnosis.inputs import Progress, Samples, sniff
@@ -94,7 +95,7 @@ def _made(
         return _of_users(real, fake, name, device, progress)
     if name != "auto":
         return _named(real, fake, name, weights_dir, device, seed, data_dir, progress)
-    name, why = _chosen(real)
+    name, why, real = _chosen(real, data_dir)
     made = _named(real, fake, name, weights_dir, device, seed, data_dir, progress)
     if name == "classifier" and made.labels_real is None:
         why = (
@@ -131,17 +132,20 @@ def _named(
     return _network(real, fake, net.to(device), name, key, notes, device, progress)
 
 
-def _chosen(real: Samples) -> tuple[str, str]:
-    """The extractor that suits the samples, and why."""
+def _chosen(real: Samples, data_dir: Path | None) -> tuple[str, str, Samples]:
+    """The extractor that suits the samples, why, and the samples under the name of their data set where it is known."""
     if real.kind != "images":
-        return "identity", ""
+        return "identity", "", real
     if real.source.partition(":")[0].lower() in DIGITS and tuple(real.x.shape[1:]) == (1, 28, 28):
-        return "classifier", "features 'classifier' chosen: the data set has one"
+        return "classifier", "features 'classifier' chosen: the data set has one", real
     if real.labels is not None and len(real) >= FEW:
         classes = len(real.labels.unique())
         if classes >= 2 and len(real) >= 10 * (int(real.labels.max()) + 1):
-            return "classifier", f"features 'classifier' chosen: the reals are labelled ({classes} classes)"
-    return "edges", "features 'edges' chosen: the reals have no labels that a classifier could learn"
+            return "classifier", f"features 'classifier' chosen: the reals are labelled ({classes} classes)", real
+    if name := known(real, data_dir):
+        why = f"features 'classifier' chosen: {real.source} holds images of {name}, to the last pixel"
+        return "classifier", why, replace(real, source=name)
+    return "edges", "features 'edges' chosen: the reals have no labels that a classifier could learn", real
 
 
 def _as_they_are(real: Samples, fake: Samples) -> Features:

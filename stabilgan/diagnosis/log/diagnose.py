@@ -30,8 +30,8 @@ def diagnose_log(
 ) -> Diagnosis:
     """Reads a training log and judges its dynamics.
 
-    Text as people print it, CSV and TSV, JSON and JSON lines, TensorBoard event files or a folder of them; gzip, UTF-8,
-    UTF-16, Latin-1. Memory does not grow with the size of the file.
+    Text as people print it, CSV and TSV, JSON and JSON lines, what `stabilgan.Watch(log=...)` writes, TensorBoard event
+    files or a folder of them; gzip, UTF-8, UTF-16, Latin-1. Memory does not grow with the size of the file.
 
     Args:
         path_or_text_file: a path, or an open stream (standard input).
@@ -91,7 +91,13 @@ def diagnose_log(
                 curves.setdefault(
                     f"{who}: {series.label}" if who else series.label, (series.step[::every], series.value[::every])
                 )
-    if not curves:
+    if log.watched is not None:
+        known = {f.failure for f in findings}
+        findings += [f for f in log.watched.findings() if f.failure not in known]
+        evidence += log.watched.evidence()
+        notes += log.watched.notes()
+        undecided = [log.watched.undecided()] if log.watched.undecided() else []  # detectors see more than losses
+    elif not curves:
         listed = ", ".join(log.names[:12])
         undecided = [f"no losses were found among {listed}; say which they are (--map d_loss=NAME, mapping=)"]
     findings.sort(key=lambda f: (-f.severity, -f.confidence))

@@ -16,6 +16,7 @@ from stabilgan.diagnosis.log.source import Progress, Text, open_text
 from stabilgan.diagnosis.log.store import Store
 from stabilgan.diagnosis.log.tables import WHOLE, Rows, delimiter, read_csv, read_json_lines, read_whole
 from stabilgan.diagnosis.log.text import TextReader
+from stabilgan.diagnosis.log.watched import Watched
 
 
 class Log(NamedTuple):
@@ -27,6 +28,7 @@ class Log(NamedTuple):
         store: runs and their columns.
         names: every name that had numbers, used or not.
         notes, skipped: what was converted, and what was left out and why.
+        watched: what a live watch wrote, where it wrote this file.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Log(NamedTuple):
     names: tuple[str, ...]
     notes: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    watched: Watched | None = None
 
 
 def read_log(
@@ -70,7 +73,9 @@ def _read_text(text: Text, store: Store, wanted: Sequence[str]) -> Log:
     if re.match(r'\{\s*"|\{\s*\}|\[\s*(?:\{|\])', head):
         if _one_object_a_line(head):
             skipped = read_json_lines(text.lines, rows)
-            return Log(text.name, "JSON lines", store, tuple(rows.names), tuple(text.notes), tuple(skipped))
+            kind, watched = "JSON lines", rows.watched if rows.watched.runs else None
+            kind += " of stabilgan.Watch" if watched is not None else ""
+            return Log(text.name, kind, store, tuple(rows.names), tuple(text.notes), tuple(skipped), watched)
         whole, size = io.StringIO(), 0
         for piece in text.lines:
             size += whole.write("\n".join(piece) + "\n")
@@ -117,7 +122,7 @@ def _holds_lists(record: dict[str, Any]) -> bool:
 
 
 def _done(log: Log) -> Log:
-    if not log.names:
+    if not log.names and log.watched is None:
         raise InputError(
             f"{log.name}: no number with a name was found; expected something like 'loss_d: "
             f"0.69' or a table with a header"

@@ -12,6 +12,7 @@ from stabilgan.diagnosis.findings import InputError
 from stabilgan.diagnosis.log.names import role
 from stabilgan.diagnosis.log.store import Store
 from stabilgan.diagnosis.log.text import NUMBER, number
+from stabilgan.diagnosis.log.watched import Watched, is_entry
 
 WHOLE = 256 << 20
 """Characters of a JSON file that is not one object a line: it has to be read as a whole."""
@@ -27,6 +28,7 @@ class Rows:
 
     def __init__(self, store: Store, wanted: Sequence[str] = ()) -> None:
         self.store, self.wanted = store, frozenset(wanted)
+        self.watched = Watched()
         self.names: dict[str, None] = {}
         self._kinds: dict[str, str] = {}
 
@@ -148,7 +150,11 @@ def read_json_lines(lines: Iterable[list[str]], rows: Rows) -> list[tuple[str, s
                 if len(skipped) < 20:
                     skipped.append((f"line {at}", f"no JSON: {error}"))
                 continue
-            if isinstance(record, dict):
+            if isinstance(record, dict) and is_entry(record):
+                rows.watched.take(record)
+                if record["kind"] == "numbers":
+                    _object({k: v for k, v in record.items() if k not in ("run", "kind")}, rows)
+            elif isinstance(record, dict):
                 _object(record, rows)
     return skipped
 
