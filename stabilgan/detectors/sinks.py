@@ -42,6 +42,7 @@ class Sink:
 
     def response(self, response: Response) -> None:
         """Something was done about an alarm."""
+
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Losses that the loop has recorded, and norms of gradients, at a step of G at which detectors answer."""
 
@@ -79,19 +80,16 @@ class ToTensorBoard(Sink):
 
 
 class ToFile(Sink):
-    """Appends one JSON line for each reading, alarm and response, in one write, so that none is lost or cut by another.
+    """Appends a JSON line for each reading, alarm and response and for the losses, each in one write.
+
+    So no line is lost or cut by another. `stabilgan diagnose log` reads the file.
 
     `{"run": ..., "kind": "reading", "detector": ..., "step": ..., "value": ..., "threshold": ..., "state": ...,
     "text": ...}`, an alarm with `reading` and `meaning`, a response with `action`; numbers that are not finite are
-    null. `run` tells the runs in one file apart. A run that is taken up again from a state keeps its own, and writes no
-    line that is there already.
-    """Appends a JSON line for each reading, each alarm and the losses, in one write each, so that no line is lost or
-    cut by another. `stabilgan diagnose log` reads it.
-
-    "text": ...}`, an alarm with `reading` and `meaning`; numbers that are not finite are null. Losses: `{"run": ...,
-    "kind": "numbers", "step": ..., "d_loss": ..., "g_loss": ..., "d_grad": ..., "g_grad": ...}`, as far as they were
-    seen; there what is not finite is "nan", "inf" or "-inf". `run` tells the runs in one file apart. A run that is
-    taken up again from a state keeps its own, and writes no line that is there already.
+    null. Losses: `{"run": ..., "kind": "numbers", "step": ..., "d_loss": ..., "g_loss": ..., "d_grad": ...,
+    "g_grad": ...}`, as far as they were seen; there what is not finite is "nan", "inf" or "-inf". `run` tells the runs
+    in one file apart. A run that is taken up again from a state keeps its own, and writes no line that is there
+    already.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -107,6 +105,7 @@ class ToFile(Sink):
 
     def response(self, response: Response) -> None:
         self._write("response", asdict(response))
+
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         self._write("numbers", {"step": step} | {k: v if math.isfinite(v) else str(v) for k, v in values.items()})
 
