@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,17 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import calibration
 from calibrating import keep, nets, plan, play, report, truth
+
+
+@pytest.fixture(autouse=True)
+def quiet_for_itself_alone() -> Iterator[None]:
+    """The script turns warnings off, which is its right as a script; other tests want them."""
+    log, threads = logging.getLogger("stabilgan"), torch.get_num_threads()
+    level = log.level
+    yield
+    log.setLevel(level)
+    torch.set_num_threads(threads)
+
 
 TINY = plan.Run(id="ring-hinge-tiny-0", workload="ring", family="hinge", intended="healthy", seed=3, steps=40, batch=16)
 

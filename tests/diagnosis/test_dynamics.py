@@ -164,7 +164,7 @@ def test_a_rhythm_is_an_oscillation_with_its_period(period: float) -> None:
 
 def test_rounds_that_are_small_beside_a_bend_are_seen() -> None:
     t, rng = np.arange(160.0), np.random.default_rng(0)
-    bend = 0.5 + 0.2 * np.exp(-t / 60)  # a game that settles
+    bend = 0.5 + np.exp(-t / 50)  # a game that settles
     around = 0.004 * np.sin(2 * np.pi * t / 10) + 0.0005 * rng.standard_normal(160)
     series = {"d_loss": Series.of(bend + around), "g_loss": Series.of(0.5 + 0.01 * rng.standard_normal(160))}
     assert "oscillation" in names(judge_series(series, "least_squares"))
