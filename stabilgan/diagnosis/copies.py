@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import hypergeom
 from torch import Tensor
 
 from stabilgan.metrics.neighbours import nearest
@@ -15,7 +16,8 @@ TWIN = 0.01
 """Two samples are copies of each other within this share of the distance of a real sample to its nearest other one."""
 COPY = 0.5
 """A fake is a near copy of a training sample within at most this share of that one's distance to its nearest other."""
-
+CHANCE = 1e-3
+"""How often chance alone may make so many more copies among fakes than among held-out reals."""
 RARE = 0.01
 """Where this share of held-out samples comes nearer, as in few dimensions, a near copy has to be nearer than half of
 what they come to."""
@@ -85,6 +87,7 @@ class Memory:
         trained: a training set was given.
         nearness: the median distance of fakes from the training set over that of held-out reals; None without `train`.
         held_out: where the reference comes from.
+        against: how many held-out reals the reference is the share of.
     """
 
     share: float
@@ -98,10 +101,20 @@ class Memory:
     trained: bool
     nearness: float | None
     held_out: str
+    against: int
+
+    def surely(self) -> bool:
+        """Whether so many more copies, near or exact, than among held-out reals are beyond chance (Fisher's test)."""
+        m, r = len(self.ratio), self.against
+        for ours, theirs in ((self.share, self.reference), (self.exact, self.exact_reference)):
+            fakes, reals = round(ours * m), round(theirs * r)
+            if hypergeom.sf(fakes - 1, m + r, fakes + reals, m) < CHANCE:
+                return True
+        return False
 
 
 def repeats(real: Tensor, fake: Tensor, found: Neighbours) -> Repeats:
-    """Counts the fakes that repeat another one.
+    """Counts the fakes that repeat another one, and the reals, among as many of each, since shares grow with numbers.
 
     Pairs count half each, so that n - k different samples and k copies of them give k/n; of what is repeated exactly,
     every one but the first counts.
@@ -111,17 +124,28 @@ def repeats(real: Tensor, fake: Tensor, found: Neighbours) -> Repeats:
     >>> round(repeats(x, fake, neighbours(x, fake, 2)).share, 2)
     0.2
     """
-    own, others = found.real[:, 0].sqrt(), found.fake.sqrt()
+    own, others, distinct = found.real[:, 0], found.fake, _distinct(fake)
+    if len(real) > len(fake):
+        real = _some(real, len(fake))
+        own = nearest(real, 1)[0].flatten()
+    elif len(fake) > len(real):
+        fake = _some(fake, len(real))
+        others = nearest(fake, 1)[0].flatten()
+    own, others = own.sqrt(), others.sqrt()
     limit = TWIN * own.median().item()
     twins, reference = ((part <= limit).double().mean().item() / 2 for part in (others, own))
-    distinct = _distinct(fake)
     return Repeats(
-        share=max(twins, 1 - distinct / len(fake)),
+        share=max(twins, 1 - _distinct(fake) / len(fake)),
         reference=max(reference, 1 - _distinct(real) / len(real)),
         distinct=distinct,
         limit=limit,
         n=len(fake),
     )
+
+
+def _some(x: Tensor, n: int) -> Tensor:
+    """n rows, always the same."""
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n].to(x.device)]
 
 
 def _distinct(x: Tensor) -> int:
@@ -170,6 +194,7 @@ def memory(real: Tensor, fake: Tensor, found: Neighbours, train: Tensor | None =
         trained=train is not None,
         nearness=nearness,
         held_out=held_out,
+        against=len(theirs),
     )
 
 

@@ -151,7 +151,8 @@ def _memorisation(null: Null, copied: Memory, worst: Dropped | None) -> Finding 
     if _alike(null) and exact < COPIED:  # one point is near some sample or other
         return None
     sure, severity = 0.0, 0.0
-    if max(exact, close) >= COPIED and copied.targets >= (2 if copied.trained else TARGETS):
+    enough = copied.targets >= (2 if copied.trained else TARGETS)
+    if max(exact, close) >= COPIED and enough and copied.surely():
         sure, severity = _sure(max(exact, close), COPIED, 0.2), max(copied.exact, copied.share)
     if copied.nearness is not None and copied.nearness < NEARER:
         sure, severity = max(sure, _sure(copied.nearness, NEARER, 0.3)), severity or 1 - copied.nearness

@@ -58,7 +58,8 @@ class AdamSteps:
 
     def __init__(self, parameters: Sequence[Tensor], optimizer: Optimizer) -> None:
         groups = groups_of(parameters, optimizer)
-        self._each = [_Adam(p, groups[id(p)], optimizer.state.get(p, {})) for p in parameters]
+        decoupled = isinstance(optimizer, torch.optim.AdamW)  # before torch 2.7 groups do not say it
+        self._each = [_Adam(p, groups[id(p)], optimizer.state.get(p, {}), decoupled) for p in parameters]
 
     def __call__(self, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         return [adam(w, g) for adam, w, g in zip(self._each, weights, gradients, strict=True)]
@@ -67,17 +68,17 @@ class AdamSteps:
 class _Adam:
     """Of one parameter."""
 
-    def __init__(self, p: Tensor, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    def __init__(self, p: Tensor, group: Mapping[str, Any], state: Mapping[str, Any], decoupled: bool) -> None:
         zero = torch.zeros_like(p, requires_grad=False)
         self.m, self.v = state.get("exp_avg", zero), state.get("exp_avg_sq", zero)
         self.largest = state.get("max_exp_avg_sq", zero) if group["amsgrad"] else None
         self.t = torch.as_tensor(state.get("step", 0.0), dtype=torch.float64).clone()
-        self.group = group
+        self.group, self.decoupled = group, decoupled
 
     def __call__(self, w: Tensor, gradient: Tensor) -> Tensor:
         group = self.group
         (beta1, beta2), rate, decay = group["betas"], group["lr"], group["weight_decay"]
-        if decay and group.get("decoupled_weight_decay", True):
+        if decay and group.get("decoupled_weight_decay", self.decoupled):
             w = w - rate * decay * w
         elif decay:
             gradient = gradient + decay * w

@@ -127,7 +127,7 @@ class ADA(Trick):
         images: int = 500_000,
         every: int = 4,
         p: float = 0.0,
-        policy: str = "blit,geom,color",
+        policy: str = "blit-geom-color",
         shape: str | None = None,
     ) -> None:
         if not -1 <= target <= 1:

@@ -110,7 +110,7 @@ class DiffAugment(Trick):
 
     def __init__(
         self,
-        policy: str = "color,translation,cutout",
+        policy: str = "color-translation-cutout",
         color: float = 1.0,
         translation: float = 0.125,
         cutout: float = 0.5,

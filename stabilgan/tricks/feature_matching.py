@@ -68,6 +68,10 @@ class FeatureMatching(Trick):
     needs_latents = True
     cost = Cost(g_forward=1, g_backward=1, d_forward=2)
     off: ClassVar = {"weight": 0.0}
+    conflicts: ClassVar = dict.fromkeys(
+        ("instance_noise", "diffaugment", "ada"),
+        "its real batch is augmented, but the fakes that it makes anew are not: G would be taught the augmentation",
+    )
     limits: ClassVar = {"g first": "nothing is added until D has seen a first real batch, also after a restart"}
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.1"
 

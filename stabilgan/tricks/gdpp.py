@@ -78,6 +78,10 @@ class GDPP(Trick):
     needs_latents = True
     cost = Cost(g_forward=1, g_backward=1, d_forward=2)
     off: ClassVar = {"weight": 0.0}
+    conflicts: ClassVar = dict.fromkeys(
+        ("instance_noise", "diffaugment", "ada"),
+        "its real batch is augmented, but the fakes that it makes anew are not: G would be taught the augmentation",
+    )
     limits: ClassVar = {"g first": "nothing is added until D has seen a first real batch, also after a restart"}
     source = "Elfeki et al. 2019, arXiv:1812.00068, Sec. 3; Cherian et al. 2013, IEEE TPAMI 35(9)"
 

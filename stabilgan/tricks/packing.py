@@ -109,7 +109,11 @@ class Packing(Trick):
         ("r1", "r2", "wgan_gp", "zero_gp", "dragan", "gradient_normalisation"),
         "each sample's slope is counted once for every member of its pack, so that it is not what that trick means",
     )
-    limits: ClassVar = {"labels": "a pack would need the labels of all its members: refused at the first call"}
+    limits: ClassVar = {
+        "labels": "a pack would need the labels of all its members: refused at the first call",
+        "game.cat": "where m does not divide a part, the pack at the seam holds samples of both parts",
+        "replay beside it": "packs hold old fakes and new ones, whose variety is not that of one G",
+    }
     source = "Lin et al. 2018, arXiv:1712.04086, Sec. 3"
 
     def __init__(self, m: int = 2, layer: str | None = None) -> None:

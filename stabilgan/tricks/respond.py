@@ -136,6 +136,11 @@ class Respond(Trick):
             self._own.setup(game)
         if self.do in ("raise", "set"):
             self._target(game)
+        if self.do == "rollback" and any(getattr(t, "form", "") == "two_call" for t in game.tricks):
+            raise ValueError(
+                "respond: do=rollback could put the players out of phase where extragradient looks ahead in every "
+                "other step; expected extragradient:form=past, or another response"
+            )
 
     def _target(self, game: Game) -> tuple[Trick, str, Any]:
         """Whose option is changed, which, and to what."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stabilgan.game import Critic, Game, Trick
+from stabilgan.game import STEP, Critic, Game, Trick
 
 
 def top_k_weights(scores: Tensor, k: int) -> Tensor:
@@ -52,6 +52,7 @@ class TopK(Trick):
     """
 
     name = "top_k"
+    order = STEP + 1  # outside `unrolled`, whose look-ahead D learns from all fakes
     changes = "a term for G"
     when = (
         "Bad samples drag G away from the modes that it has found. It can only sharpen what D ranks well: it does not "

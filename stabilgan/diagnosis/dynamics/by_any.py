@@ -32,6 +32,8 @@ NOTHING = 1e-12
 DECAYED = 1e-9
 """Nor does one below this that has fallen a hundred-thousandfold: Adam's steps are about as large as the rate, and
 float32 holds a weight of 0.02 to 1e-9."""
+NOW_AND_THEN = ("fid", "accuracy_d")
+"""Columns that are measured in some rows alone."""
 
 
 def _one_answer(columns: Columns, family: str) -> Iterator[Hit]:
@@ -74,29 +76,40 @@ def _digits(values: Floats) -> int:
 
 
 def _not_numbers(columns: Columns, family: str) -> Iterator[Hit]:
-    """NaN or infinity in a loss, or in another column that had numbers: base 0.97, severity 1.
+    """NaN or infinity in a loss, or in another column that had numbers, that stays to the end: base 0.97, severity 1.
 
-    A column that was never a number, beside losses that are, is one that this run doesn't use. One that recovers within
-    the log (a step that a gradient scaler skipped) is no divergence either.
+    A column that was never a number, beside losses that are, is one that this run doesn't use. Where numbers come again
+    (a step that a gradient scaler skipped, a loss that only every fifth row has) it is no divergence; nor are NaN that
+    end a log and are no more in a row than there were before. What is measured now and then (FID, accuracy, rates) has
+    NaN for "not measured".
     """
     for name, series in columns.items():
         bad = ~np.isfinite(series.value)
-        if series.first_bad is None or not bad.any():
+        if series.first_bad is None or not bad.any() or name in NOW_AND_THEN or name.startswith("lr"):
             continue
         loss = name in ("d_loss", "g_loss", "g_adv", "d_loss_real", "d_loss_fake")
-        if bad.all() and not loss:
+        onset = series.first_bad
+        if not bad.all():
+            good = np.flatnonzero(~bad)
+            last = int(good[-1])
+            missing = (
+                int(np.diff(np.concatenate([[-1], good])).max()) - 1
+            )  # the most in a row before numbers came again
+            if len(bad) - 1 - last <= max(missing, 0 if loss else 1):
+                continue
+            if missing:
+                onset = int(series.step[last + 1])
+        elif not loss:
             continue
-        if not bad[-1] and bad.mean() < 0.1:
-            continue
-        if bad.all() or bad[0]:
+        if bad.all():
             text = (
                 f"{series.label or name} is not a number from the first row on: look for a bug in the environment, the "
                 "data or the set-up, not in the game"
             )
         else:
-            text = f"{series.label or name} is not a number from step {series.first_bad} on"
+            text = f"{series.label or name} is not a number from step {onset} on"
         evidence = Evidence(series.label or name, math.nan, text, None, None, reading.origin(series))
-        yield Hit("divergence", 0.97, 1.0, evidence, series.first_bad)
+        yield Hit("divergence", 0.97, 1.0, evidence, onset)
 
 
 def _gradients(columns: Columns, family: str) -> Iterator[Hit]:
@@ -193,7 +206,9 @@ def _rates(columns: Columns, family: str) -> Iterator[Hit]:
         ok = np.isfinite(series.value)
         values, steps = series.value[ok], series.step[ok]
         decayed = (values < DECAYED) & (values < 1e-5 * values.max())
-        at = reading.lasting((values >= 0) & ((values < NOTHING) | decayed))
+        # A 0 in two to eight decimals may be a rate too small to be printed; without decimals, or as 0.0, it is 0.
+        printed = (values == 0) & (series.digits is not None and 2 <= series.digits <= 8)
+        at = reading.lasting((values >= 0) & ((values < NOTHING) | decayed) & ~printed)
         if at is None or (at == 0 and len(values) < 3 and (values == 0).all()):
             continue  # one or two rows of a warm-up
         if len(values) - at < 0.05 * len(values):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -246,7 +247,9 @@ def load_torch(path: Path, head: bytes | None = None) -> Any:
     if zipped and is_torchscript(path):
         raise InputError(f"{path} is a TorchScript program, not numbers; as a model, name it in place of a function")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say of foreign pickles is said below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is not loaded: it is a pickle that names Python objects ({_culprit(error)}), and loading those "
@@ -277,8 +280,10 @@ def _culprit(error: pickle.UnpicklingError) -> str:
     text = sniff.one_line(error, 2000)
     for mark in ("GLOBAL ", "Unsupported global: ", "Unsupported class ", "Unsupported operand "):
         if mark in text:
-            return text.split(mark, 1)[1].split(" was not")[0].split(" whose")[0].split(" which")[0].split(",")[0][:80]
-    return text[:80]
+            name = text.split(mark, 1)[1].split(" was not")[0].split(" whose")[0].split(" which")[0].split(",")[0]
+            if all(part.isidentifier() for part in name.strip().split(".")):
+                return name.strip()[:80]
+    return "Python's own pickle"
 
 
 def _torch(path: Path, head: bytes) -> list[Block]:
