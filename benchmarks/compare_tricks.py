@@ -4,9 +4,9 @@
     python benchmarks/compare_tricks.py time      # what a step of each costs, interleaved with the plain arm
     python benchmarks/compare_tricks.py table     # writes docs/compared.md's tables from the records
 
-A trick is played with its defaults and with the workload's own loss. What refuses a workload (an image augmentation on
-points) is in the table with its words. On a CPU a step's time is the process's own CPU time, so that other work on the
-machine does not count; on a GPU the wall clock.
+A trick is played with its defaults, but for what `OPTIONS` say, and with the workload's own loss. What refuses a
+workload (an image augmentation on points) is in the table with its words. On a CPU a step's time is the process's own
+CPU time, so that other work on the machine does not count; on a GPU the wall clock.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def rows_of(workload: str, records: list[report.Record], times: Mapping[str, flo
             lines.append(f"| `{name}` | {made.changes} | refuses: {reason} |" + " |" * (len(head) - 3))
             continue
         ratio = times.get(name)
-        lines.append(line(name, made.changes, found, str(made().cost), f"{ratio:.2f}" if ratio else "–"))
+        lines.append(line(found.name, made.changes, found, str(made().cost), f"{ratio:.2f}" if ratio else "–"))
     return "\n\n" + "\n".join(lines) + "\n\n" + report.markdown_rule() + "\n\n"
 
 

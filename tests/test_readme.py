@@ -44,3 +44,11 @@ def test_the_readmes_tables_are_those_of_the_committed_records(monkeypatch: pyte
 
     assert "no detectable" in README or "helps" in README
     assert readme.filled(README) == README, "run `python benchmarks/readme.py`"
+
+
+def test_the_table_of_all_tricks_is_that_of_the_committed_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import compare_tricks
+
+    page = (ROOT / "docs" / "compared.md").read_text()
+    assert compare_tricks.filled(page) == page, "run `python benchmarks/compare_tricks.py table`"
