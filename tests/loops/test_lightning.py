@@ -113,7 +113,7 @@ def test_readings_and_alarms_reach_the_loggers(tmp_path: Path) -> None:
         def judge(self, values: Any, step: int) -> stabilgan.Reading:
             return stabilgan.Reading(self.name, step, 0.25, 0.5, "alarm", "the fakes are all alike")
 
-    fit(gan([stabilgan.Watch([Shouting()], every=1)]), tmp_path, 4)
+    fit(gan([stabilgan.Watch([Shouting(patience=1)], every=1)]), tmp_path, 4)
     (table,) = tmp_path.glob("lightning_logs/*/metrics.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [(row["collapse"], row["alarms"]) for row in rows] == [("0.25", "1.0")] * 2

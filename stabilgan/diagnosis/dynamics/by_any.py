@@ -92,10 +92,14 @@ def _not_numbers(columns: Columns, family: str) -> Iterator[Hit]:
         if not bad.all():
             good = np.flatnonzero(~bad)
             last = int(good[-1])
+            # The most in a row before numbers came again; a single number that comes again may be misread.
             missing = (
-                int(np.diff(np.concatenate([[-1], good])).max()) - 1
-            )  # the most in a row before numbers came again
-            if len(bad) - 1 - last <= max(missing, 0 if loss else 1):
+                int(np.diff(np.concatenate([[-1], good])).max()) - 1 if (~bad[int(bad.argmax()) :]).sum() > 1 else 0
+            )
+            if missing or bad[-1]:
+                if len(bad) - 1 - last <= max(missing, 0 if loss else 1):
+                    continue
+            elif not loss:
                 continue
             if missing:
                 onset = int(series.step[last + 1])
