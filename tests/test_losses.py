@@ -1,10 +1,11 @@
-"""Losses against torch's own, and against the constants that they take at chance."""
+"""Losses against torch's own, torchgan's, and the constants that they take at chance."""
 
 import math
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torchgan.losses import functional as torchgan
 
 from stabilgan import losses
 
@@ -34,6 +35,21 @@ def test_relativistic_is_binary_cross_entropy_of_the_difference() -> None:
     bce = F.binary_cross_entropy_with_logits
     torch.testing.assert_close(losses.relativistic.d(REAL, FAKE), bce(REAL - FAKE, torch.ones(7, 1)))
     torch.testing.assert_close(losses.relativistic.g(FAKE, REAL), bce(FAKE - REAL, torch.ones(7, 1)))
+
+
+def test_losses_are_torchgans() -> None:
+    for name, non_saturating in (("logistic", True), ("saturating", False)):
+        pair = losses.named(name)
+        torch.testing.assert_close(pair.d(REAL, FAKE), torchgan.minimax_discriminator_loss(REAL, FAKE))
+        torch.testing.assert_close(pair.g(FAKE, None), torchgan.minimax_generator_loss(FAKE, non_saturating))
+    soft = losses.label_smoothing(losses.logistic, 0.9)
+    torch.testing.assert_close(soft.d(REAL, FAKE), torchgan.minimax_discriminator_loss(REAL, FAKE, label_smoothing=0.1))
+    pair = losses.least_squares
+    torch.testing.assert_close(pair.d(REAL, FAKE), torchgan.least_squares_discriminator_loss(REAL, FAKE))
+    torch.testing.assert_close(pair.g(FAKE, None), torchgan.least_squares_generator_loss(FAKE))
+    pair = losses.wasserstein
+    torch.testing.assert_close(pair.d(REAL, FAKE), torchgan.wasserstein_discriminator_loss(REAL, FAKE))
+    torch.testing.assert_close(pair.g(FAKE, None), torchgan.wasserstein_generator_loss(FAKE))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Feature matching against a linear discriminator and a step written by hand."""
+"""Feature matching against a linear discriminator, torchgan's loss and a step written by hand."""
 
 import passes
 import play
 import pytest
 import torch
 from torch import nn
+from torchgan.losses import FeatureMatchingGeneratorLoss
 
 import stabilgan
 from stabilgan import losses
@@ -52,6 +53,12 @@ def test_convolutional_features_are_matched_place_by_place() -> None:
     fake, real = torch.randn(5, 3, 2, 2), torch.randn(4, 3, 2, 2)
     gap = fake.flatten(1).mean(0) - real.flatten(1).mean(0)
     torch.testing.assert_close(feature_distance(fake, real), gap.dot(gap))
+
+
+def test_the_distance_of_means_is_torchgans_loss_of_them() -> None:
+    fake, real = torch.randn(5, 12), torch.randn(4, 12)
+    theirs = FeatureMatchingGeneratorLoss(reduction="sum")(real.mean(0), fake.mean(0))
+    torch.testing.assert_close(feature_distance(fake, real), theirs)
 
 
 def test_alone_it_brings_the_mean_of_a_shifted_generator_to_that_of_the_data() -> None:

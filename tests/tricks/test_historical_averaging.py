@@ -1,10 +1,11 @@
-"""Historical averaging against its formula and the bilinear game."""
+"""Historical averaging against its formula, torchgan's loss and the bilinear game."""
 
 import passes
 import play
 import pytest
 import torch
 from torch import nn
+from torchgan.losses import HistoricalAverageDiscriminatorLoss
 
 import stabilgan
 from stabilgan import losses
@@ -33,6 +34,27 @@ def test_each_step_is_that_of_the_loss_with_the_distance_to_the_mean_of_the_past
         return play.params(d)
 
     torch.testing.assert_close(run(True), run(False), rtol=1e-10, atol=1e-12)
+
+
+def test_the_pull_is_that_of_torchgans_loss_but_for_the_mean_that_holds_the_present_weights_too() -> None:
+    """The paper's sum over i = 1..t holds the weights of step t; torchgan's mean stops one before, so it pulls t/(t-1)
+    times as much."""
+    (g, d), (_, twin) = (play.players(dtype=torch.float64) for _ in range(2))
+    opt_d, opt_twin = (torch.optim.SGD(net.parameters(), lr=0.1) for net in (d, twin))
+    game = stabilgan.attach(g, d, play.sgd(g), opt_d, [HistoricalAveraging(0.7)])
+    theirs = HistoricalAverageDiscriminatorLoss(lambd=0.7)
+    x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    for t in range(1, 6):
+        twin.load_state_dict(d.state_dict())
+        before = play.params(d)
+        opt_d.zero_grad()
+        drive = sum(t * p.sum() for p in d.parameters())  # so that the weights move
+        (d(game.real(x)).sum() * 0 + drive).backward()
+        opt_d.step()
+        theirs.train_ops(twin, opt_twin)
+        ours, expected = play.params(d) - before + 0.1 * t, play.params(twin) - before
+        torch.testing.assert_close(ours, expected * (t - 1) / t, rtol=1e-10, atol=1e-12)
+        assert bool(ours.norm() > 1e-3) is (t > 1)
 
 
 def bilinear(weight: float, steps: int) -> float:

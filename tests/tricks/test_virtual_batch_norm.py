@@ -1,4 +1,5 @@
-"""Virtual batch normalisation against BatchNorm on the reference batch and the sample, and a step written by hand."""
+"""Virtual batch normalisation against BatchNorm on the reference batch and the sample, torchgan's layer, and a step
+written by hand."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear, softplus
+from torchgan.layers import VirtualBatchNorm as TorchganVirtualBatchNorm
 
 import stabilgan
 from stabilgan import R1, SpectralNorm, VirtualBatchNorm
@@ -75,6 +77,19 @@ def test_each_sample_is_normalised_as_by_batchnorm_on_the_reference_batch_and_it
     ours = kept[-1]
     for n in range(4):
         torch.testing.assert_close(ours[n], norm(torch.cat([reference, x[n : n + 1]]))[-1])
+
+
+def test_with_a_large_reference_batch_it_is_torchgans_layer() -> None:
+    """Theirs takes the reference batch alone, without the sample; the difference falls as one over its size."""
+    norm = TorchganVirtualBatchNorm(5).double()
+    reference, x = 2 + 3 * draw(20_000, 5), draw(4, 5, seed=1)
+    d = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 1)).double()
+    g = nn.Linear(2, 5).double()
+    opt_g, opt_d = (torch.optim.SGD(net.parameters()) for net in (g, d))
+    game = stabilgan.attach(g, d, opt_g, opt_d, [VirtualBatchNorm()])
+    meet(game, reference)
+    norm(reference)
+    torch.testing.assert_close(d(game.fake(x)), d[1](norm(x)), rtol=2e-3, atol=2e-3)
 
 
 def by_hand(d: nn.Sequential, reference: Tensor, x: Tensor) -> Tensor:
