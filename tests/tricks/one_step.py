@@ -85,7 +85,7 @@ class DiracD(nn.Module):
         return x @ self.psi
 
 
-def dirac(tricks: list[stabilgan.Trick], steps: int, lr: float = 0.1) -> Tensor:
+def dirac(tricks: list[stabilgan.Trick], steps: int, lr: float = 0.1, seed: int = 0) -> Tensor:
     """(steps + 1, 2), θ and ψ: simultaneous steps of the Dirac-GAN with Wasserstein's loss, from (1, 1).
 
     The data are 0, G gives θ, D's loss is ψθ and G's -ψθ: without a penalty the flow has eigenvalues ±i.
@@ -93,7 +93,7 @@ def dirac(tricks: list[stabilgan.Trick], steps: int, lr: float = 0.1) -> Tensor:
     g, d = nn.Linear(1, 1, bias=False, dtype=torch.float64), DiracD()
     nn.init.ones_(g.weight)
     opt_g, opt_d = (torch.optim.SGD(net.parameters(), lr=lr) for net in (g, d))
-    game = stabilgan.attach(g, d, opt_g, opt_d, tricks)
+    game = stabilgan.attach(g, d, opt_g, opt_d, tricks, seed=seed)
     real, z = torch.zeros(4, 1, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64)
     way = [(g.weight.item(), d.psi.item())]
     for _ in range(steps):
