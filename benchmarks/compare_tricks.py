@@ -22,8 +22,7 @@ import click
 import torch
 
 from stabilgan import tricks, workloads
-from stabilgan.bench import command, report
-from stabilgan.bench.plan import write_json
+from stabilgan.bench import command, plan, report
 from stabilgan.bench.run import environment
 from stabilgan.bench.statistics import FAILED
 from stabilgan.game import CHANGES
@@ -68,30 +67,25 @@ def main() -> None:
 
 @main.command("bench")
 @click.option("--only", help="Names of tricks, with commas.  [default: all]")
+@click.option("--workload", type=click.Choice(list(BUDGETS)), multiple=True, help="May be repeated.  [default: all]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for both.  [default: benchmarks/results]")
 @click.option("--jobs", type=int)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="STABILGAN_DATA")
-def run(only: str | None, out: Path | None, jobs: int | None, device: str, data_dir: Path | None) -> None:
+def run(
+    only: str | None, workload: tuple[str, ...], out: Path | None, jobs: int | None, device: str, data_dir: Path | None
+) -> None:
     """Trains and judges."""
-    for name in only.split(",") if only else tricks.TRICKS:
-        for workload, (steps, evaluations) in BUDGETS.items():
-            command.bench(
-                tricks=arm(workload, name),
-                workload=workload,
-                seeds=str(SEEDS),
-                steps=steps,
-                seconds=None,
-                evaluations=evaluations,
-                out=out / f"tricks-{workload}" if out else results(workload),
-                jobs=jobs,
-                threads=1,
-                device=device,
-                amp=False,
-                data_dir=data_dir,
-                save_every=20.0,
-                as_json=False,
-            )
+    where = command.checked_device(device)
+    for name in workload or BUDGETS:
+        steps, evaluations = BUDGETS[name]
+        folder = out / f"tricks-{name}" if out else results(name)
+        arms = ["none", *(arm(name, trick) for trick in (only.split(",") if only else tricks.TRICKS))]
+        seeds = list(range(SEEDS))
+        budget = {"steps": steps, "evaluations": evaluations, "device": where.type}
+        cases = plan.cases([name], arms, seeds, **budget)
+        command.run(cases, folder, jobs=jobs, device=where, data_dir=data_dir, save_every=20.0)
+        command.report(folder)
 
 
 # --- what a step costs -----------------------------------------------------------------------------------------------
@@ -112,7 +106,7 @@ def timed(rounds: int, only: str | None, device: str, data_dir: Path | None) -> 
             ratio = slowdown(workload, arm(workload, name), steps, rounds, torch.device(device), data_dir)
             found.setdefault(workload, {})[name] = ratio
             click.echo(f"{workload} {name}: {'refused' if ratio is None else f'{ratio:.2f}'}")
-            write_json(path, found | {"environment": environment(torch.device(device)), "rounds": rounds})
+            plan.write_json(path, found | {"environment": environment(torch.device(device)), "rounds": rounds})
 
 
 def slowdown(

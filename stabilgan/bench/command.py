@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -65,6 +66,39 @@ def bench(
             [name], arms, which, steps=budget(steps, seconds, own[name]), seconds=seconds, **settings
         )
     ]
+    try:
+        run(cases, out, jobs=jobs, device=where, data_dir=data_dir, save_every=save_every)
+    except KeyboardInterrupt:
+        console.print(f"stopped; finished cases are in {out}, and the same command goes on where this one stopped")
+        return 130
+    report(out, as_json)
+    folder = plan.Folder(out)
+    failed = [c for c in cases if json.loads(folder.record(c).read_text())["status"] == "failed"]
+    if failed:
+        console.print(
+            f"{len(failed)} of {len(cases)} cases failed; their records in {out / 'records'} hold the tracebacks. "
+            "Delete a record to run its case again.",
+            highlight=False,
+        )
+    return 1 if failed else 0
+
+
+def run(
+    cases: Sequence[plan.Case],
+    out: Path,
+    *,
+    jobs: int | None,
+    device: torch.device,
+    data_dir: Path | None,
+    save_every: float,
+) -> None:
+    """Runs the cases that a folder has no record of yet, with a progress bar.
+
+    Raises:
+        SpecError: another bench is running in the folder.
+        KeyboardInterrupt: was asked to stop; what was done is kept.
+    """
+    console = Console(stderr=True)
     folder = plan.Folder(out)
     folder.open()
     try:
@@ -74,28 +108,16 @@ def bench(
                 console.print(f"{already} of {len(cases)} cases are in {out} already", highlight=False)
             with display.shown(console, len(cases), already) as tell:
                 local.run_all(
-                    cases,
+                    list(cases),
                     folder,
-                    jobs=jobs or local.jobs_for(where.type, threads),
-                    device=str(where),
+                    jobs=jobs or local.jobs_for(device.type, cases[0].threads),
+                    device=str(device),
                     data_dir=data_dir,
                     save_every=save_every,
                     tell=tell,
                 )
     except Timeout:
         raise spec.SpecError(f"another bench is running in {out}; wait for it, or give another --out") from None
-    except KeyboardInterrupt:
-        console.print(f"stopped; finished cases are in {out}, and the same command goes on where this one stopped")
-        return 130
-    report(out, as_json)
-    failed = [c for c in cases if json.loads(folder.record(c).read_text())["status"] == "failed"]
-    if failed:
-        console.print(
-            f"{len(failed)} of {len(cases)} cases failed; their records in {out / 'records'} hold the tracebacks. "
-            "Delete a record to run its case again.",
-            highlight=False,
-        )
-    return 1 if failed else 0
 
 
 def report(folder: Path, as_json: bool = False) -> None:
