@@ -302,6 +302,16 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
         Respond(**options)
 
 
+def test_going_back_is_refused_where_every_other_step_only_looks_ahead() -> None:
+    def attached(form: str, do: str) -> stabilgan.Trainer:
+        return told(Respond(on="says", do=do, folder="."), others=parse(f"extragradient:form={form}"))  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=r"do=rollback could put the players out of phase .* expected .*form=past"):
+        attached("two_call", "rollback")
+    attached("two_call", "save")
+    attached("past", "rollback")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
