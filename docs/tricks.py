@@ -33,8 +33,9 @@ cost, conflicts, limits and source. [Which trick helps?](../compared.md) compare
 this table, and `--json` all that is known of each. [A trick of your own](../trick.md) takes ten lines.
 
 *Passes more*: forward and backward passes of the players that a step of each adds; a second-order one is a gradient
-that is differentiated again. *Losses*: those that it is made for. *Can't*: conditions that it does not honour, which
-its page explains.
+that is differentiated again. *Losses*: those that its source made it for, where that names any, and
+those that it fits; with another, attach refuses it. *Can't*: conditions that it does not honour, which its page
+explains.
 """
 
 
@@ -78,7 +79,7 @@ def index(groups: dict[str, list[Entry]]) -> str:
                 f"[{e['name']}]({e['name']}.md)",
                 catalogue.sentence(e["does"]),
                 cost(e),
-                ", ".join(e["losses"] or ["any"]),
+                catalogue.losses_of(e),
                 ", ".join(e["limits"]) or "–",
             )
             for e in of
@@ -93,7 +94,8 @@ def page(entry: Entry, trick: type[Trick], told: set[str]) -> str:
     facts = [
         ("changes", entry["changes"]),
         ("passes more in a step", cost(entry)),
-        ("losses that it is made for", ", ".join(entry["losses"] or ["any"])),
+        ("losses that it was made for", ", ".join(entry["made_for"] or ["its source names none"])),
+        ("losses that it fits", ", ".join(entry["fits"] or ["all"])),
         ("D's scores", "raw: no sigmoid at D's end" if entry["needs_logits"] else "raw, or past a sigmoid"),
         ("acts", ORDERS.get(trick.order, "after all others" if trick.order > STEP else "before all others")),
         ("does nothing at", ", ".join(f"`{o}={v}`" for o, v in entry["off"].items()) if entry["off"] else "–"),

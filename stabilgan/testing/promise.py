@@ -74,7 +74,7 @@ class Subject:
         make: a new object of it, with the options that are on trial.
         off: the same at zero strength; None where it knows none.
         world: where it plays, unless a promise names another world.
-        loss: a pair that it is made for.
+        loss: a pair that it fits.
     """
 
     make: Callable[[], Trick]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import stabilgan
-from stabilgan import ADA
+from stabilgan import ADA, losses, spec
+from stabilgan.tricks import parse
 from stabilgan.tricks.ada import affine, colour_matrix, warp
 
 ONE, NONE = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -208,6 +209,39 @@ def test_p_stays_between_zero_and_one() -> None:
 
 def test_p_stays_where_it_starts_without_images() -> None:
     assert ps([[1.0] * 4] * 5, images=0, p=0.25) == [0.25] * 5
+
+
+def test_under_least_squares_the_sign_is_about_one_half() -> None:
+    trick = ADA(images=100, every=1, p=0.5)
+    g, _ = play.players(kind="images")
+    d = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    nn.init.zeros_(d[1].weight)
+    game = stabilgan.attach(g, d, play.sgd(g), torch.optim.SGD(d.parameters(), 0.0), [trick], loss=losses.least_squares)
+    for score, expected in ((0.7, 0.6), (0.3, 0.5)):  # ten images shown: p moves by a tenth, up or down
+        nn.init.constant_(d[1].bias, score)
+        d(game.real(torch.zeros(10, 1, 8, 8))).sum().backward()
+        game.opt_d.step()
+        assert trick.probability.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["wasserstein", "relativistic"])
+def test_a_loss_whose_scores_have_no_zero_is_refused_unless_p_stays(name: str) -> None:
+    def attached(trick: ADA) -> None:
+        g, d = play.players(kind="images")
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], loss=losses.named(name))
+
+    with pytest.raises(ValueError, match=f"ada fits the losses hinge, .* alone; this game's loss is {name}"):
+        attached(ADA())
+    attached(ADA(images=0, p=0.5))
+
+
+def test_a_trick_that_makes_the_loss_such_a_one_is_refused_beside_it() -> None:
+    with pytest.raises(spec.SpecError, match="ada and relativistic: the loss becomes relativistic, and ada fits hinge"):
+        parse("ada+relativistic")
+    g, d = play.players(kind="images")
+    with pytest.raises(ValueError, match="can't be played together: the loss becomes relativistic"):
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [stabilgan.Relativistic(), ADA()], loss=losses.logistic)
+    assert len(parse("ada:images=0:p=0.3+relativistic")) == 2
 
 
 def test_p_and_what_it_rests_on_are_saved() -> None:
