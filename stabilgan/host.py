@@ -156,6 +156,16 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimiz
         p.grad = gradient if p.grad is None else p.grad.add_(gradient)
 
 
+def left_out(optimizer: Optimizer) -> Tensor | None:
+    """Whether the step under way moves nothing, as one truth value on the device; None where every step moves.
+
+    A fused optimizer under `GradScaler` is asked for its step after an overflow, too, and leaves it out by itself;
+    others are not asked.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return None if found is None else (found != 0).reshape(())
+
+
 class _Around(nn.Module):
     """A module, and what calls it."""
 
