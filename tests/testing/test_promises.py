@@ -341,6 +341,15 @@ class ClampsGradients(Nothing):
         return capped
 
 
+class Shrinks(Nothing):
+    """Makes weights smaller after each step, and after one that was none."""
+
+    @torch.no_grad()
+    def after_step(self, player: Any, game: stabilgan.Game) -> None:
+        for p in game.player(player).parameters():
+            p.mul_(0.99)
+
+
 BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("described", Undescribed, "has no docstring"),
     ("described", MadeUp, "changes is 'the weather'"),
@@ -385,6 +394,7 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("autocast", RefusesAutocast, "TypeError: no autocast, please"),
     ("float32 penalty", HalfPenalty, "penalty('d') is torch.bfloat16 under autocast"),
     ("scaler", ClampsGradients, "with losses scaled by 1024, G's weights differ by"),
+    ("overflow", Shrinks, "one that a GradScaler leaves out for its overflow, G's weights differ by"),
 ]
 
 
