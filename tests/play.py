@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import nn
 
 import stabilgan
-from stabilgan.testing import Subject
+from stabilgan.testing import NotAsked, Promise, Refused, Subject
 from stabilgan.testing import play as by_any
 from stabilgan.testing.check import subject_of
 from stabilgan.testing.play import adam, params, same, sgd
@@ -59,6 +60,25 @@ def subject(name: str) -> Subject:
     found, refusals = subject_of(lambda: trick(name), None if zero is None else lambda: TRICKS[name](**zero))
     assert found is not None, refusals
     return found
+
+
+def hold(promise: Promise, subject: Subject) -> None:
+    """Fails where a trick breaks a promise, or where it refuses it and its `limits` don't say so, or the other way."""
+    limits = subject.make().limits
+    said = limits.get(promise.condition or "", "")
+    try:
+        promise.check(subject)
+    except NotAsked:
+        return
+    except Refused as words:
+        if not said.startswith("refused"):
+            pytest.fail(f"it refuses ({words}), but its limits say {said!r} of {promise.condition!r}")
+    except Exception:  # whatever it is that its limits announce
+        if not said:
+            raise
+    else:
+        if said.startswith("refused"):
+            pytest.fail(f"it plays, but its limits say of {promise.condition!r} that it is {said}")
 
 
 Kind = Literal["points", "images"]

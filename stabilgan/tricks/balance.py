@@ -52,6 +52,7 @@ class Balance(Trick):
         "extragradient": "a step that balance takes back would still say how far to look ahead",
         "optimistic": "a step that balance takes back would still change where optimistic goes",
     }
+    limits: ClassVar = {"accumulate": "what is measured is the last micro-batch of each step"}
     fits: frozenset[str] | None = losses.WITH_MIDDLE
     made_for: ClassVar = frozenset(("logistic", "saturating"))
     changes = "how players move"

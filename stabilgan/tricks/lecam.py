@@ -51,6 +51,7 @@ class LeCam(Penalty):
     )
     cost = Cost(d_forward=2, d_backward=2)
     needs_logits = True
+    limits: ClassVar = {"accumulate": "the averages take in the last micro-batch of each step"}
     made_for: ClassVar = frozenset(("hinge", "logistic", "wasserstein"))
     source = "Tseng et al. 2021, arXiv:2104.03310"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import stabilgan
-from stabilgan import ADA, losses, spec
+from stabilgan import ADA, DiffAugment, losses, spec
 from stabilgan.tricks import parse
 from stabilgan.tricks.ada import affine, colour_matrix, warp
 
@@ -26,6 +27,16 @@ def game_of(trick: ADA, channels: int = 1) -> stabilgan.Game:
     g, _ = play.players(kind="images")
     d = nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, 1))
     return stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick])
+
+
+class Reshaped(nn.Sequential):
+    """A D with a linear layer first, which flat images come to."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(64, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
 
 
 # The changes ------------------------------------------------------------------------------------------------------
@@ -242,6 +253,36 @@ def test_a_trick_that_makes_the_loss_such_a_one_is_refused_beside_it() -> None:
     with pytest.raises(ValueError, match="can't be played together: the loss becomes relativistic"):
         stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [stabilgan.Relativistic(), ADA()], loss=losses.logistic)
     assert len(parse("ada:images=0:p=0.3+relativistic")) == 2
+
+
+@pytest.mark.parametrize("trick", [lambda **o: ADA(**o), lambda **o: DiffAugment(**o)], ids=["ada", "diffaugment"])
+@pytest.mark.parametrize(
+    ("first", "shape", "said"),
+    [
+        (nn.Linear(2, 8), None, r"begins with a linear layer, so its samples are \(N, 2\); expected images \(N"),
+        (nn.Linear(2, 8), "1x28x28", r".* samples are \(N, 2\); expected flat images of 1x28x28"),
+        (nn.Sequential(nn.Identity(), nn.Conv1d(2, 1, 3)), None, r"begins with a Conv1d; expected images"),
+        (nn.Conv2d(1, 2, 3), None, None),
+        (nn.Linear(784, 8), "1x28x28", None),
+        (nn.Flatten(), None, None),
+        (Reshaped(), None, None),
+    ],
+)
+def test_ds_first_layer_says_at_attach_whether_samples_are_images(
+    trick: Any, first: Any, shape: Any, said: Any
+) -> None:
+    """Where nobody can tell, the first batch says it."""
+    g, d = nn.Linear(4, 2), nn.Sequential(copy.deepcopy(first), nn.Linear(8, 1))
+
+    def attached(**options: Any) -> stabilgan.Game:
+        return stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick(shape=shape, **options)])
+
+    if said is None:
+        attached()
+    else:
+        with pytest.raises(ValueError, match=rf"^(ada|diffaugment): D {said}"):
+            attached()
+        attached(policy="")  # which changes nothing
 
 
 def test_p_and_what_it_rests_on_are_saved() -> None:
