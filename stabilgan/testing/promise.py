@@ -126,10 +126,12 @@ class _Guarded(Trainer):
     """A trainer with something around each of its steps."""
 
     around: Around = staticmethod(calmly)
+    made = 0
 
     def _step(self, data: Feed) -> None:
-        with self.around(self.steps):
+        with self.around(self.made):  # which need not be its steps: it may have taken up a run
             super()._step(data)
+        self.made += 1
 
 
 def _attach(*args: Any, **options: Any) -> Game:
