@@ -132,11 +132,15 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 def first_over_ranks(thing: Any) -> Any:
     """What the first rank has that has something, None where none has; waits for all ranks."""
-    if ranks() == 1:
-        return thing
-    things: list[Any] = [None] * ranks()
-    dist.all_gather_object(things, thing)
-    return next((found for found in things if found is not None), None)
+    return next((found for found in of_all_ranks(thing) if found is not None), None)
+
+
+def of_all_ranks(thing: Any) -> list[Any]:
+    """What each rank has, in their order; waits for all of them."""
+    things = [thing] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(things, thing)
+    return things
 
 
 def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimizer, *, over_ranks: bool = True) -> None:

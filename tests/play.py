@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import stabilgan
+from stabilgan.detectors import Detector, Reading, View
 from stabilgan.testing import NotAsked, Promise, Refused, Subject
 from stabilgan.testing import play as by_any
 from stabilgan.testing.check import subject_of
@@ -79,6 +80,25 @@ def hold(promise: Promise, subject: Subject) -> None:
     else:
         if said.startswith("refused"):
             pytest.fail(f"it plays, but its limits say of {promise.condition!r} that it is {said}")
+
+
+class Says(Detector):
+    """In alarm at the readings of the given steps."""
+
+    name = "says"
+    statistics = ("step",)
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def update(self, view: View) -> None:
+        self._step, self._now = view.step, torch.tensor([float(view.step)])
+
+    def measure(self) -> torch.Tensor:
+        return self._now
+
+    def judge(self, values: Any, step: int) -> Reading:
+        return Reading(self.name, step, values["step"], 0.0, "alarm" if step in self.steps else "ok", "as told")
 
 
 Kind = Literal["points", "images"]
