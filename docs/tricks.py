@@ -16,7 +16,7 @@ import stabilgan  # noqa: E402
 from stabilgan import catalogue  # noqa: E402
 from stabilgan.diagnosis.remedies import said_of  # noqa: E402
 from stabilgan.game import CHANGE, CHANGES, SELECT, STEP, Cost, Trick  # noqa: E402
-from stabilgan.testing import CONDITIONS  # noqa: E402
+from stabilgan.testing import CONDITIONS, PROMISES  # noqa: E402
 from stabilgan.tricks import TRICKS  # noqa: E402
 
 Entry = dict[str, Any]
@@ -33,14 +33,25 @@ cost, conflicts, limits and source. [Which trick helps?](../compared.md) compare
 this table, and `--json` all that is known of each. [A trick of your own](../trick.md) takes ten lines.
 
 *Passes more*: forward and backward passes of the players that a step of each adds; a second-order one is a gradient
-that is differentiated again. *Losses*: those that it is made for. *Can't*: conditions that it does not honour, which
-its page explains.
+that is differentiated again. *Losses*: those that its source made it for, where that names any, and
+those that it fits; with another, attach refuses it. *Can't*: conditions that it does not honour, which its page
+explains; [under which conditions each plays](conditions.md) is one table.
+"""
+UNDER = """# Under which conditions a trick plays
+
+A trick plays under all of these conditions, or says in its `limits` that it can't. The table is made of what the
+classes say, and tests hold each trick against each condition. **✓**: it plays. **refused**: it does not, and says so at
+attach, or, where attach can't know it, at the first batch. **in part**: it plays, but there it does not do all that it
+does elsewhere. The last two lead to the words of the trick.
+
+On a GPU `pytest -m gpu` holds every trick against the same promises, where a step that makes the host wait is an error.
+CI has no GPU.
 """
 
 
 def on_config(config: Any) -> None:
     """Puts the pages into the navigation, before the reference."""
-    pages: list[Any] = ["tricks/index.md"]
+    pages: list[Any] = ["tricks/index.md", {"Under which conditions": "tricks/conditions.md"}]
     pages += [{title(group): [f"tricks/{e['name']}.md" for e in of]} for group, of in by_group().items()]
     at = next(i for i, item in enumerate(config.nav) if isinstance(item, dict) and "Reference" in item)
     config.nav.insert(at, {"Tricks": pages})
@@ -61,9 +72,9 @@ def by_group() -> dict[str, list[Entry]]:
 
 
 def pages() -> dict[str, str]:
-    """The text of each page by its name; `index` is the table of all."""
+    """The text of each page by its name; `index` is the table of all, `conditions` that of what each can't."""
     groups = by_group()
-    made = {"index": index(groups)}
+    made = {"index": index(groups), "conditions": conditions(groups)}
     told: set[str] = set()  # functions that a page has already: R1 and R2 share theirs
     for entry in (e for of in groups.values() for e in of):
         made[entry["name"]] = page(entry, TRICKS[entry["name"]], told)
@@ -78,7 +89,7 @@ def index(groups: dict[str, list[Entry]]) -> str:
                 f"[{e['name']}]({e['name']}.md)",
                 catalogue.sentence(e["does"]),
                 cost(e),
-                ", ".join(e["losses"] or ["any"]),
+                catalogue.losses_of(e),
                 ", ".join(e["limits"]) or "–",
             )
             for e in of
@@ -88,12 +99,51 @@ def index(groups: dict[str, list[Entry]]) -> str:
     return "\n".join(parts)
 
 
+def conditions(groups: dict[str, list[Entry]]) -> str:
+    entries = [e for of in groups.values() for e in of]
+    rows = [(f"[{e['name']}]({e['name']}.md)", *(cell(e, word) for word in CONDITIONS)) for e in entries]
+    held = [
+        (
+            f"**{word}**",
+            CONDITIONS[word],
+            "<br>".join(p.says for p in PROMISES if p.condition == word) or ELSEWHERE[word],
+        )
+        for word in CONDITIONS
+    ]
+    own = [
+        f"{link(e['name'])}, **{word}**: {said}"
+        for e in entries
+        for word, said in e["limits"].items()
+        if word not in CONDITIONS
+    ]
+    parts = [
+        UNDER,
+        table(("trick", *CONDITIONS), rows),
+        f"## What the words mean\n\n{table(('condition', 'means', 'what tests hold each trick against'), held)}",
+        section("What single tricks can't besides", own),
+    ]
+    return "\n".join(parts)
+
+
+ELSEWHERE = {"ranks": "Two DDP ranks, each with samples of its own, stay equal."}
+"""Conditions that are tested in a way that takes several processes, and so are no promise that one process checks."""
+
+
+def cell(entry: Entry, condition: str) -> str:
+    """Whether a trick plays under a condition."""
+    said = entry["limits"].get(condition)
+    if said is None:
+        return "✓"
+    return f"[{'refused' if said.startswith('refused') else 'in part'}]({entry['name']}.md#what-it-cant)"
+
+
 def page(entry: Entry, trick: type[Trick], told: set[str]) -> str:
     name, options = entry["name"], entry["options"]
     facts = [
         ("changes", entry["changes"]),
         ("passes more in a step", cost(entry)),
-        ("losses that it is made for", ", ".join(entry["losses"] or ["any"])),
+        ("losses that it was made for", ", ".join(entry["made_for"] or ["its source names none"])),
+        ("losses that it fits", ", ".join(entry["fits"] or ["all"])),
         ("D's scores", "raw: no sigmoid at D's end" if entry["needs_logits"] else "raw, or past a sigmoid"),
         ("acts", ORDERS.get(trick.order, "after all others" if trick.order > STEP else "before all others")),
         ("does nothing at", ", ".join(f"`{o}={v}`" for o, v in entry["off"].items()) if entry["off"] else "–"),

@@ -27,7 +27,8 @@ def entries() -> tuple[dict[str, list[Entry]], list[plugins.Broken]]:
     """Everything by kind, and the plug-ins that can't be used.
 
     Each has its name, package (None for the library's own), what it does, options with types and defaults, and source;
-    a trick also what it changes, when to use it, its cost, conflicts with reasons, losses and limits.
+    a trick also what it changes, when to use it, its cost, conflicts with reasons, limits, the losses that it fits
+    (None: all) and those that it was made for (None: its source names none).
     """
     own: tuple[tuple[plugins.Kind, Mapping[str, Any], plugins.Wrong], ...] = (
         ("trick", tricks.TRICKS, tricks.wrong_with),
@@ -73,7 +74,8 @@ def _trick(name: str, package: str | None, made: type[Trick]) -> Entry:
         "when": made.when,
         "cost": None if cost is None else cost._asdict(),
         "conflicts": dict(made.conflicts),
-        "losses": None if made.fits is None else sorted(made.fits),
+        "fits": None if made.fits is None else sorted(made.fits),
+        "made_for": None if made.made_for is None else sorted(made.made_for),
         "needs_logits": made.needs_logits,
         "limits": dict(made.limits),
         "off": None if made.off is None else dict(made.off),
@@ -118,16 +120,19 @@ def show(kind: str | None = None, as_json: bool = False) -> None:
 def table(title: str, rows: list[Entry], width: int) -> Table:
     """Rows for people, at any width; tricks stand together by what they change."""
     tricky, wide = title == "tricks", width >= WIDE
-    columns = ["what it does", "options", "passes more", "source"]
-    texts = [[sentence(r["does"]), _options(r), _cost(r) if tricky else "", r["source"]] for r in rows]
-    shown = [n for n in range(4) if any(text[n] for text in texts)]
-    if not wide:  # sources stand below what it does, costs below the options
+    columns = ["what it does", "options", "passes more", "losses", "source"]
+    texts = [
+        [sentence(r["does"]), _options(r), _cost(r) if tricky else "", losses_of(r) if tricky else "", r["source"]]
+        for r in rows
+    ]
+    shown = [n for n in range(5) if any(text[n] for text in texts)]
+    if not wide:  # sources stand below what it does, costs and losses below the options
         shown = [n for n in shown if n < 2]
     found = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     found.add_column("name", no_wrap=True)
     for n in shown:
-        header = columns[n] if wide or n == 0 or not tricky else "options, passes more"
-        found.add_column(header, ratio=(4, 3, 2, 3)[n], overflow="fold")
+        header = columns[n] if wide or n == 0 or not tricky else "options, passes more, losses"
+        found.add_column(header, ratio=(4, 3, 2, 2, 3)[n], overflow="fold")
     group = None
     for row, text in zip(rows, texts, strict=True):
         if tricky and row["changes"] != group:
@@ -138,15 +143,25 @@ def table(title: str, rows: list[Entry], width: int) -> Table:
         if row["package"]:
             name.append(f"\nof {row['package']}", "dim not bold")
         cells = [Text(text[n]) for n in shown]
-        for n, cell in zip(shown, () if wide else cells, strict=False):
-            below = text[3 - n]
-            cell.append(f"\n{below}" if below and cell.plain else below, "dim")
+        for cell, below in zip(cells, () if wide else (text[4:], text[2:4]), strict=False):
+            lines = "\n".join(filter(None, below))
+            cell.append(f"\n{lines}" if lines and cell.plain else lines, "dim")
         found.add_row(name, *cells)
     return found
 
 
 def _options(row: Entry) -> str:
     return ", ".join(f"{o['name']}={o['default']}" for o in row["options"])
+
+
+def losses_of(row: Entry) -> str:
+    """Those that a trick fits, and before them those that it was made for, where its source names any.
+
+    >>> losses_of({"made_for": ["wasserstein"], "fits": None})
+    'made for: wasserstein; fits: all'
+    """
+    made_for = f"made for: {', '.join(row['made_for'])}; " if row["made_for"] else ""
+    return f"{made_for}fits: {', '.join(row['fits'] or ['all'])}"
 
 
 def _cost(row: Entry) -> str:

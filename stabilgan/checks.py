@@ -56,6 +56,7 @@ def refuse(game: Game, *, accumulate: int, loss: losses.Loss | None) -> None:
     if accumulate < 1:
         raise ValueError(f"accumulate is {accumulate}; expected the number of micro-batches to a step, 1 or more")
     _refuse_players(game)
+    changed = any(_makes_the_loss(trick) for trick in game.tricks)
     for i, trick in enumerate(game.tricks):
         if any(trick is other for other in game.tricks[:i]):
             raise ValueError(f"this {trick.name} is in the list of tricks twice; expected each object once")
@@ -63,15 +64,14 @@ def refuse(game: Game, *, accumulate: int, loss: losses.Loss | None) -> None:
         if mark is not None and mark[0]() is trick and mark[1]() is not None:
             raise ValueError(f"this {trick.name} plays in another game already; make a new one for each game")
         for second in game.tricks:
-            if second.name in trick.conflicts:
-                raise ValueError(
-                    f"{trick.name} and {second.name} can't be played together: {trick.conflicts[second.name]}"
-                )
+            if (why := apart(trick, second)) is not None:
+                raise ValueError(f"{trick.name} and {second.name} can't be played together: {why}")
         if trick.needs_logits and game.probabilities:
             raise ValueError(f"{trick.name} {SIGMOID}")
-        if loss is not None and trick.fits is not None and loss.name not in trick.fits:
+        if loss is not None and not changed and trick.fits is not None and loss.name not in trick.fits:
             raise ValueError(
-                f"{trick.name} is made for {' or '.join(sorted(trick.fits))}; this game's loss is {loss.name}"
+                f"{trick.name} fits the losses {', '.join(sorted(trick.fits))} alone; this game's loss is {loss.name}. "
+                "Play with one of those, or leave it out"
             )
     for trick in game.acting("loss") if loss is None else ():
         raise ValueError(
@@ -86,6 +86,20 @@ def refuse(game: Game, *, accumulate: int, loss: losses.Loss | None) -> None:
                     f"the gradients that {trick.name} adds when the optimizer steps; expected none. Take it off, or do "
                     "what it does just before opt_d.step()"
                 )
+
+
+def apart(one: Trick, other: Trick) -> str | None:
+    """Why one can't be played with the other, or None: it says so, or does not fit the loss that the other makes."""
+    if other.name in one.conflicts:
+        return one.conflicts[other.name]
+    if one.fits is not None and _makes_the_loss(other) and other.name not in one.fits:
+        return f"the loss becomes {other.name}, and {one.name} fits {', '.join(sorted(one.fits))} alone"
+    return None
+
+
+def _makes_the_loss(trick: Trick) -> bool:
+    """Whether it puts the pair of its name in the place of the loop's."""
+    return trick.changes == "the loss" and trick.name in losses.LOSSES
 
 
 def _refuse_players(game: Game) -> None:

@@ -79,12 +79,16 @@ class Trick:
     """What it acts on, one of `CHANGES`."""
     when: ClassVar[str] = ""
     """A sentence or two for people who choose: what trouble it is for, and where it does not help."""
-    fits: ClassVar[frozenset[str] | None] = None
-    """Names of the losses that it is made for; None where any will do."""
+    made_for: ClassVar[frozenset[str] | None] = None
+    """Names of the losses that its source has it for; it plays with all that it fits. None where that names none."""
     limits: ClassVar[Mapping[str, str]] = {}
     """Conditions that it can't honour ("labels", "compile", "points", ...) -> what happens there."""
     needs_latents: ClassVar[bool] = False
     """True where it calls G again: the game then notes what G was called with, in `Seen.made_by`."""
+
+    fits: frozenset[str] | None = None
+    """Names of the losses that it is defined for, all others being refused at attach; None where any will do. An object
+    whose options fit more says so by an attribute of its own."""
 
     every: int = 1
     """`penalty` is asked for on every n-th step and then counts n-fold (lazy regularisation, Karras et al. 2020)."""
@@ -137,7 +141,7 @@ class Trick:
         """Takes back what `state_dict` gave."""
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "fits" and not k.startswith("_"))
         return f"{type(self).__name__}({options})"
 
 

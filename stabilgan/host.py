@@ -132,11 +132,15 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 def first_over_ranks(thing: Any) -> Any:
     """What the first rank has that has something, None where none has; waits for all ranks."""
-    if ranks() == 1:
-        return thing
-    things: list[Any] = [None] * ranks()
-    dist.all_gather_object(things, thing)
-    return next((found for found in things if found is not None), None)
+    return next((found for found in of_all_ranks(thing) if found is not None), None)
+
+
+def of_all_ranks(thing: Any) -> list[Any]:
+    """What each rank has, in their order; waits for all of them."""
+    things = [thing] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(things, thing)
+    return things
 
 
 def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimizer, *, over_ranks: bool = True) -> None:
@@ -154,6 +158,16 @@ def add_gradients(loss: Tensor, parameters: Sequence[Tensor], optimizer: Optimiz
         gradients = [g * scale for g in gradients]
     for p, gradient in zip(parameters, gradients, strict=True):
         p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+
+
+def left_out(optimizer: Optimizer) -> Tensor | None:
+    """Whether the step under way moves nothing, as one truth value on the device; None where every step moves.
+
+    A fused optimizer under `GradScaler` is asked for its step after an overflow, too, and leaves it out by itself;
+    others are not asked.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return None if found is None else (found != 0).reshape(())
 
 
 class _Around(nn.Module):

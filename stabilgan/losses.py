@@ -22,7 +22,8 @@ GLoss = Callable[[Tensor, Tensor | None], Tensor]
 class Loss(NamedTuple):
     """What each player minimises, what that does, and where it comes from.
 
-    `needs_real` says that G's loss looks at scores of real samples too.
+    `needs_real` says that G's loss looks at scores of real samples too. `middle` is the score of a sample of which D
+    can't say whether it is real; None where scores mean nothing by themselves, only their differences.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Loss(NamedTuple):
     source: str
     needs_real: bool = False
     does: str = ""
+    middle: float | None = 0.0
 
 
 def _logistic_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -111,6 +113,7 @@ least_squares = Loss(
     _least_squares_g,
     "Mao et al. 2017, arXiv:1611.04076, Eq. 9",
     does="Targets 1 for real, 0 for fake, 1 for G, each term halved. At chance (scores of ½) D pays 0.25.",
+    middle=0.5,
 )
 wasserstein = Loss(
     "wasserstein",
@@ -118,6 +121,7 @@ wasserstein = Loss(
     _linear_g,
     "Arjovsky et al. 2017, arXiv:1701.07875, Eq. 2",
     does="The critic's gap; needs a Lipschitz D (weight clipping, a gradient penalty, spectral norm).",
+    middle=None,
 )
 relativistic = Loss(
     "relativistic",
@@ -126,10 +130,14 @@ relativistic = Loss(
     "Jolicoeur-Martineau 2018, arXiv:1807.00734, Eq. 3-4",
     needs_real=True,
     does="Each real against the fake beside it: which is more real? Both pay ln 2 at chance.",
+    middle=None,
 )
 
 LOSSES = {loss.name: loss for loss in (logistic, saturating, hinge, least_squares, wasserstein, relativistic)}
 """Every pair by its name."""
+
+WITH_MIDDLE = frozenset(name for name, loss in LOSSES.items() if loss.middle is not None)
+"""The names of those under which D's score of one sample says on which side of the middle it is."""
 
 
 def named(name: str) -> Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -65,6 +66,49 @@ def passed_sigmoid(scores: Tensor) -> bool | None:
         if kind not in _LOOKED_THROUGH:
             return kind == "Sigmoid"
         node = next((inner for inner, _ in node.next_functions if inner is not None), None)
+    return None
+
+
+def entrance(d: nn.Module) -> nn.Module | None:
+    """The layer that samples surely come to as they are: the first of a Sequential; None where nobody can tell.
+
+    A forward of one's own may well reshape samples before its first layer.
+
+    >>> entrance(nn.Sequential(nn.Sequential(nn.Identity(), nn.Linear(784, 8)), nn.Linear(8, 1)))
+    Linear(in_features=784, out_features=8, bias=True)
+    """
+    while type(d).forward is nn.Sequential.forward and "forward" not in vars(d):
+        inside = [m for name, m in d.named_children() if name != "parametrizations" and not isinstance(m, nn.Identity)]
+        if not inside:
+            return None
+        d = inside[0]
+    return d if type(d).__module__.startswith("torch.nn.") else None
+
+
+LABELS = ("y", "label", "labels", "class_label", "class_labels")
+"""Names under which a forward without annotations asks for labels."""
+
+
+def labels_needed(d: nn.Module) -> str | None:
+    """The name of the tensor that D can't be called without, beside the samples; None where nothing says so.
+
+    It is what `forward` has no default for, if it is annotated as a Tensor, or not at all but has a name of `LABELS`.
+
+    >>> class Conditional(nn.Module):
+    ...     def forward(self, x, labels): ...
+    >>> labels_needed(Conditional()), labels_needed(nn.Linear(2, 1))
+    ('labels', None)
+    """
+    try:
+        asked = list(inspect.signature(d.forward).parameters.values())[1:]
+    except (TypeError, ValueError):  # built in, or something else without a signature
+        return None
+    named = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    for p in asked:
+        if p.default is p.empty and p.kind not in named:
+            annotated = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "")
+            if annotated.rpartition(".")[2] == "Tensor" or (p.annotation is p.empty and p.name in LABELS):
+                return p.name
     return None
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import nn
 
 import stabilgan
-from stabilgan.testing import Subject
+from stabilgan.detectors import Detector, Reading, View
+from stabilgan.testing import NotAsked, Promise, Refused, Subject
 from stabilgan.testing import play as by_any
 from stabilgan.testing.check import subject_of
 from stabilgan.testing.play import adam, params, same, sgd
@@ -59,6 +61,44 @@ def subject(name: str) -> Subject:
     found, refusals = subject_of(lambda: trick(name), None if zero is None else lambda: TRICKS[name](**zero))
     assert found is not None, refusals
     return found
+
+
+def hold(promise: Promise, subject: Subject) -> None:
+    """Fails where a trick breaks a promise, or where it refuses it and its `limits` don't say so, or the other way."""
+    limits = subject.make().limits
+    said = limits.get(promise.condition or "", "")
+    try:
+        promise.check(subject)
+    except NotAsked:
+        return
+    except Refused as words:
+        if not said.startswith("refused"):
+            pytest.fail(f"it refuses ({words}), but its limits say {said!r} of {promise.condition!r}")
+    except Exception:  # whatever it is that its limits announce
+        if not said:
+            raise
+    else:
+        if said.startswith("refused"):
+            pytest.fail(f"it plays, but its limits say of {promise.condition!r} that it is {said}")
+
+
+class Says(Detector):
+    """In alarm at the readings of the given steps."""
+
+    name = "says"
+    statistics = ("step",)
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def update(self, view: View) -> None:
+        self._step, self._now = view.step, torch.tensor([float(view.step)])
+
+    def measure(self) -> torch.Tensor:
+        return self._now
+
+    def judge(self, values: Any, step: int) -> Reading:
+        return Reading(self.name, step, values["step"], 0.0, "alarm" if step in self.steps else "ok", "as told")
 
 
 Kind = Literal["points", "images"]

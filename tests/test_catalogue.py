@@ -40,7 +40,8 @@ def test_tricks_stand_by_what_they_change() -> None:
 
 def test_a_wide_list_has_costs_and_sources_beside_a_narrow_one_below() -> None:
     wide, narrow = printed("tricks", 160), printed("tricks", 80)
-    assert re.split(r"\s{2,}", wide[2].strip()) == ["name", "what it does", "options", "passes more", "source"]
+    heads = ["name", "what it does", "options", "passes more", "losses", "source"]
+    assert re.split(r"\s{2,}", wide[2].strip()) == heads
     (row,) = (line for line in wide if line.strip().startswith("r1 "))
     assert "weight=10.0" in row
     assert "1 D forward" in row
@@ -63,6 +64,11 @@ def test_programs_get_all_that_is_known_of_a_trick(capsys: pytest.CaptureFixture
         assert entry["conflicts"] == dict(TRICKS[entry["name"]].conflicts)
         assert entry["limits"] == dict(TRICKS[entry["name"]].limits)
         assert entry["when"]
+    told = {entry["name"]: (entry["made_for"], entry["fits"]) for entry in found["tricks"]}
+    assert told["r1"] == (None, None)
+    assert told["wgan_gp"] == told["weight_clipping"] == (["wasserstein"], None)
+    assert told["label_smoothing"] == (None, ["least_squares", "logistic", "saturating"])
+    assert told["ada"] == (["logistic", "saturating"], ["hinge", "least_squares", "logistic", "saturating"])
 
 
 @pytest.mark.parametrize(

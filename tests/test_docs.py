@@ -17,7 +17,7 @@ import pytest
 
 import stabilgan
 from stabilgan.spec import signature_options
-from stabilgan.testing import CONDITIONS
+from stabilgan.testing import CONDITIONS, PROMISES
 from stabilgan.tricks import TRICKS
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ def generated() -> Any:
 
 def test_every_trick_has_a_page_that_says_all_that_its_class_says() -> None:
     pages = generated().pages()
-    assert pages.keys() == {"index", *TRICKS}
+    assert pages.keys() == {"index", "conditions", *TRICKS}
     for name, trick in TRICKS.items():
         page = pages[name]
         assert f"# {name}\n" in page
@@ -117,6 +117,32 @@ def test_every_trick_has_a_page_that_says_all_that_its_class_says() -> None:
             assert f"| `{option.name}` |" in page
         assert f".{trick.__name__}\n" in page
         assert f"[{name}]({name}.md)" in pages["index"]
+
+
+def test_the_table_of_conditions_says_what_the_classes_say() -> None:
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in generated().pages()["conditions"].partition("## ")[0].splitlines()
+        if line.startswith("|")
+    ]
+    assert head == ["trick", *CONDITIONS]
+    told = {re.findall(r"\[(\w+)\]", row[0])[0]: dict(zip(CONDITIONS, row[1:], strict=True)) for row in rows}
+    assert told.keys() == TRICKS.keys()
+    for name, cells in told.items():
+        limits = TRICKS[name].limits
+        assert {word for word, cell in cells.items() if cell != "✓"} == limits.keys() & CONDITIONS.keys()
+        for word, cell in cells.items():
+            if cell != "✓":
+                kind = "refused" if limits[word].startswith("refused") else "in part"
+                assert cell == f"[{kind}]({name}.md#what-it-cant)"
+    assert told["packing"]["labels"].startswith("[refused]")
+    assert told["gdpp"]["g first"].startswith("[in part]")
+
+
+def test_every_condition_is_held_by_a_promise_or_says_where_else() -> None:
+    held = {promise.condition for promise in PROMISES} - {None}
+    assert held | generated().ELSEWHERE.keys() == CONDITIONS.keys()
+    assert not held & generated().ELSEWHERE.keys()
 
 
 def test_the_words_for_limits_in_the_guide_are_those_that_the_check_knows() -> None:
@@ -162,6 +188,7 @@ def test_the_site_builds_without_a_warning_and_its_links_lead_somewhere(tmp_path
     there = {name.rpartition(".")[2] for seen in pages.values() for name in seen.names if name.startswith("stabilgan.")}
     assert set(stabilgan.__all__) - there <= {"__version__", "SELECT", "CHANGE", "STEP"}
     assert "1 D forward, 1 D backward" in pages[Path("tricks/r1/index.html")].text
+    assert pages[Path("tricks/conditions/index.html")].text.count("✓") > 500
     assert "self.game_a.critic(fake_a)" in pages[Path("hooks/index.html")].text
     assert "game.real(real, real_condition)" in pages[Path("kinds/index.html")].text
     for path, seen in pages.items():

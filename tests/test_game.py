@@ -227,11 +227,11 @@ def test_a_step_that_only_looks_ahead_is_not_counted() -> None:
     assert trick.moved == 2
 
 
-def test_a_trick_made_for_one_loss_refuses_another() -> None:
+def test_a_trick_that_fits_one_loss_refuses_another() -> None:
     class Only(stabilgan.Trick):
         name = "only"
         fits = frozenset({"hinge"})
 
     g, d = play.players()
-    with pytest.raises(ValueError, match="only is made for hinge; this game's loss is logistic"):
+    with pytest.raises(ValueError, match="only fits the losses hinge alone; this game's loss is logistic"):
         stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [Only()], loss=stabilgan.losses.logistic)

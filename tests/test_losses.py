@@ -158,3 +158,16 @@ def test_patches_of_a_sample_are_flipped_together_and_a_longer_side_keeps_its_re
 def test_a_share_of_half_or_more_is_refused() -> None:
     with pytest.raises(ValueError, match=r"share is 0\.5; expected 0 or more and less than ½"):
         losses.label_flipping(losses.logistic, 0.5, torch.Generator())
+
+
+def test_the_middle_is_where_d_would_say_half_and_half() -> None:
+    """There a score that is higher costs as much for a fake as it gains for a real sample."""
+    for pair in losses.LOSSES.values():
+        assert (pair.middle is None) is (pair.name not in losses.WITH_MIDDLE)
+        if pair.middle is None:  # only differences count
+            there, moved = (pair.d(torch.ones(4) + by, torch.zeros(4) + by) for by in (0.0, 5.0))
+            torch.testing.assert_close(there, moved)
+        else:
+            score = torch.tensor([pair.middle], requires_grad=True)
+            (slope,) = torch.autograd.grad(pair.d(score, score), score)
+            assert slope.item() == pytest.approx(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,13 @@ from stabilgan.game import Trick, attach
 from stabilgan.testing.worlds import LATENT, POINTS, Batch, World
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
+Around = Callable[[int], AbstractContextManager[Any]]
+"""What is entered around a step, given how many were made before."""
+
+
+def calmly(step: int) -> AbstractContextManager[Any]:
+    """Nothing around any step."""
+    return nullcontext()
 
 
 def adam(module: nn.Module) -> Optimizer:
@@ -22,6 +30,11 @@ def adam(module: nn.Module) -> Optimizer:
 
 def sgd(module: nn.Module) -> Optimizer:
     return torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9)
+
+
+def fused_sgd(module: nn.Module) -> Optimizer:
+    """The same, which under a `GradScaler` is given scaled gradients, and asked for its step after an overflow too."""
+    return torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9, fused=True)
 
 
 def _as_given(x: Tensor, *labels: Tensor) -> Any:
@@ -44,11 +57,15 @@ def by_hand(
     freeze: bool = False,
     sizes: Mapping[int, int] | None = None,
     autocast: bool = False,
+    low: torch.dtype = torch.bfloat16,
     closure: bool = False,
     scaler: torch.amp.GradScaler | None = None,
+    overflow: int | None = None,
     world: World = POINTS,
     loss: losses.Loss = losses.logistic,
     attach: Callable[..., Any] = attach,
+    device: torch.device | str = "cpu",
+    around: Around = calmly,
 ) -> tuple[nn.Module, nn.Module]:
     """Trains a small GAN in a plain loop with the three words in it, and returns G and D.
 
@@ -61,14 +78,18 @@ def by_hand(
         dtype: of players and data.
         wrap: what is done to an optimizer before the game is given it.
         freeze: D needs no gradients in G's turn.
-        autocast: players and losses run under bfloat16 autocast.
+        autocast: players and losses run under autocast, in `low`.
         closure: optimizers are given a closure.
         scaler: scales the losses, as under float16.
+        overflow: the step in which losses, and so gradients, are infinite.
         world: players and data.
         loss: the pair of losses, before tricks change it.
         attach: makes the game.
+        device: where it is played; batches and latents are drawn on the CPU.
+        around: entered around each step.
     """
-    g, d = world.players(dtype=dtype)
+    device = torch.device(device)
+    g, d = (player.to(device) for player in world.players(dtype=dtype))
     opt_g, opt_d = optimizer(g), optimizer(d)
     real_word: Callable[..., Any] = _as_given
     fake_word: Callable[..., Any] = _as_given
@@ -78,11 +99,15 @@ def by_hand(
         game = attach(g, d, wrap(opt_g), wrap(opt_d), tricks, loss=loss)
         pair, real_word, fake_word, critic, of_real = game.loss, game.real, game.fake, game.critic, {"real": True}
     order, latents = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    low = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
+    cast = torch.autocast(device.type, low, enabled=autocast)
+    times = 1.0
+
+    def latents_for(n: int) -> Tensor:
+        return torch.randn(n, LATENT, generator=latents).to(device, dtype, non_blocking=True)
 
     def move(optimizer: Optimizer, objective: Callable[[], Tensor]) -> None:
         def turn() -> Any:  # torch says a float
-            value = objective()
+            value = times * objective()
             optimizer.zero_grad()
             (value if scaler is None else scaler.scale(value)).backward()
             return value
@@ -97,12 +122,12 @@ def by_hand(
             scaler.step(optimizer)
 
     def discriminator_turn(x: Tensor, *labels: Tensor) -> None:
-        z = torch.randn(len(x), LATENT, generator=latents).to(dtype)
-        with torch.no_grad(), low:
+        z = latents_for(len(x))
+        with torch.no_grad(), cast:
             fake = g(z, *labels)
 
         def objective() -> Tensor:
-            with low:
+            with cast:
                 return pair.d(d(*_tuple(real_word(x, *labels))), d(*_tuple(fake_word(fake, *labels))))
 
         move(opt_d, objective)
@@ -110,10 +135,10 @@ def by_hand(
     def generator_turn(x: Tensor, *labels: Tensor) -> None:
         if freeze:
             d.requires_grad_(False)
-        z = torch.randn(len(x), LATENT, generator=latents).to(dtype)
+        z = latents_for(len(x))
 
         def objective() -> Tensor:
-            with low:
+            with cast:
                 scores = critic(g(z, *labels), *labels)
                 return pair.g(scores, critic(x, *labels, **of_real) if pair.needs_real else None)
 
@@ -122,20 +147,29 @@ def by_hand(
             d.requires_grad_(True)
 
     for step in range(steps):
-        drawn = world.batch((sizes or {}).get(step, batch), order, dtype)
-        for turn in [generator_turn, discriminator_turn] if g_first else [discriminator_turn, generator_turn]:
-            turn(*drawn)
-        if scaler is not None:
-            scaler.update()
+        times = torch.inf if step == overflow else 1.0
+        with around(step):
+            drawn = [t.to(device, non_blocking=True) for t in world.batch((sizes or {}).get(step, batch), order, dtype)]
+            for turn in [generator_turn, discriminator_turn] if g_first else [discriminator_turn, generator_turn]:
+                turn(*drawn)
+            if scaler is not None:
+                scaler.update()
     return g, d
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two states, or modules, hold the same, bit for bit; NaN is NaN."""
+    """Whether two states, or modules, hold the same; NaN is NaN.
+
+    Bit for bit on a CPU; elsewhere, where sums need not come in one order, numbers are to be close to each other.
+    """
     if isinstance(a, nn.Module):
         return same(a.state_dict(), b.state_dict())
     if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        if not isinstance(b, Tensor) or a.dtype != b.dtype or a.shape != b.shape:
+            return False
+        if a.device.type != "cpu" and a.is_floating_point():
+            return torch.allclose(a, b.to(a.device), rtol=1e-4, atol=1e-5, equal_nan=True)
+        return torch.equal(a, b.to(a.device))
     if isinstance(a, Mapping):
         return isinstance(b, Mapping) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
@@ -144,7 +178,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def difference(a: Any, b: Any, where: str = "") -> str:
-    """Where two states differ first, in words; empty where they are the same.
+    """Where two states differ first, in words; empty where they are the same (`same`).
 
     >>> difference({"g": {"w": torch.ones(2)}}, {"g": {"w": torch.tensor([1.0, 1.5])}})
     'g.w differs by up to 0.5'

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from stabilgan import losses
+from stabilgan.data import Feed
 from stabilgan.game import Game, Trick, attach
-from stabilgan.testing.play import MakeOptimizer, adam, by_hand
+from stabilgan.testing.play import Around, MakeOptimizer, adam, by_hand, calmly
 from stabilgan.testing.worlds import LATENT, World
 from stabilgan.trainer import Trainer
 
@@ -74,19 +76,25 @@ class Subject:
         make: a new object of it, with the options that are on trial.
         off: the same at zero strength; None where it knows none.
         world: where it plays, unless a promise names another world.
-        loss: a pair that it is made for.
+        loss: a pair that it fits.
+        device: where it plays.
+        around: entered around each step of a game.
+        low: the type of autocast in loops by hand; a Trainer's is bfloat16.
     """
 
     make: Callable[[], Trick]
     off: Callable[[], Trick] | None
     world: World
     loss: losses.Loss
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    around: Around = calmly
+    low: torch.dtype = torch.bfloat16
 
     def by_hand(self, steps: int, *, tricks: list[Trick] | None = None, **options: Any) -> tuple[nn.Module, nn.Module]:
         """G and D after a loop written by hand, with a new object of the trick or with `tricks`."""
         played = [self.make()] if tricks is None else tricks
-        given: dict[str, Any] = {"world": self.world, "loss": self.loss, "attach": _attach}
-        return by_hand(played, steps, **(given | options))
+        given: dict[str, Any] = {"world": self.world, "loss": self.loss, "attach": _attach, "low": self.low}
+        return by_hand(played, steps, device=self.device, around=self.around, **(given | options))
 
     def trainer(
         self,
@@ -99,7 +107,7 @@ class Subject:
     ) -> Trainer:
         """A trainer with a new object of the trick, or with `tricks`."""
         world = world or self.world
-        g, d = players or world.players()
+        g, d = (player.to(self.device) for player in players or world.players())
         given: dict[str, Any] = {
             "latent": LATENT,
             "batch_size": 8,
@@ -107,9 +115,23 @@ class Subject:
             "conditional": world.conditional,
         } | options
         try:
-            return Trainer(g, d, optimizer(g), optimizer(d), [self.make()] if tricks is None else tricks, **given)
+            trainer = _Guarded(g, d, optimizer(g), optimizer(d), [self.make()] if tricks is None else tricks, **given)
         except ValueError as error:
             raise Refused(str(error)) from error
+        trainer.around = self.around
+        return trainer
+
+
+class _Guarded(Trainer):
+    """A trainer with something around each of its steps."""
+
+    around: Around = staticmethod(calmly)
+    made = 0
+
+    def _step(self, data: Feed) -> None:
+        with self.around(self.made):  # which need not be its steps: it may have taken up a run
+            super()._step(data)
+        self.made += 1
 
 
 def _attach(*args: Any, **options: Any) -> Game:

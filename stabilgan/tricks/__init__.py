@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from stabilgan import plugins, spec
+from stabilgan import checks, plugins, spec
 from stabilgan.game import Trick
 from stabilgan.tricks.ada import ADA
 from stabilgan.tricks.balance import Balance
@@ -195,8 +195,8 @@ def check(tricks: list[Trick]) -> None:
         if sum(other.name == one.name for other in tricks) > 1:
             raise spec.SpecError(f"{one.name} is twice in one arm; expected each trick once")
         for other in tricks:
-            if other is not one and other.name in one.conflicts:
-                raise spec.SpecError(f"{one.name} and {other.name}: {one.conflicts[other.name]}")
+            if other is not one and (why := checks.apart(one, other)) is not None:
+                raise spec.SpecError(f"{one.name} and {other.name}: {why}")
 
 
 def parse_arms(text: str) -> list[str]:

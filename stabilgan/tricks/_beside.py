@@ -10,6 +10,11 @@ from stabilgan.game import Game
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
+WRAPPED_ALREADY = {
+    "D in DDP already": "refused at attach, since what is added then would not be synchronised: attach first, then wrap"
+}
+"""The limit of tricks that give D parameters."""
+
 
 class Beside(nn.Module):
     """last(h) + extra(features(h)): a layer with more inputs, whose new weights start at zero.

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import math
 
-from stabilgan import spec
+from torch import Tensor, nn
+
+from stabilgan import spec, surgery
+
+NO_POINTS = (
+    "refused at attach where D is a Sequential that begins with a linear layer; a D with a forward of its own may "
+    "reshape samples, so that they are known, and refused, at the first batch alone"
+)
+"""The limit of these tricks."""
 
 
 def shape_from(text: str | None, name: str) -> tuple[int, int, int] | None:
@@ -40,6 +48,26 @@ def as_images(x: Tensor, shape: tuple[int, int, int] | None, name: str) -> Tenso
             'shape="1x28x28"; this trick is not for points'
         )
     return x
+
+
+def refuse_points(d: nn.Module, shape: tuple[int, int, int] | None, name: str) -> None:
+    """At attach: what D's first layer says of the samples, where it can say it.
+
+    Raises:
+        ValueError: it takes points, or flat images of another shape than the one given.
+    """
+    first = surgery.entrance(d)
+    if isinstance(first, nn.Linear) and (shape is None or first.in_features != math.prod(shape)):
+        what = "flat images of " + "x".join(map(str, shape)) if shape else "images (N, C, H, W)"
+        said = f"D begins with a linear layer, so its samples are (N, {first.in_features})"
+    elif isinstance(first, (nn.Conv1d, nn.Conv3d)):
+        what, said = "images (N, C, H, W)", f"D begins with a {type(first).__name__}"
+    else:
+        return
+    raise ValueError(
+        f"{name}: {said}; expected {what}. Say how flat images are laid out with "
+        'shape="1x28x28"; this trick is not for points'
+    )
 
 
 def policy_from(text: str, known: tuple[str, ...], name: str) -> tuple[str, ...]:

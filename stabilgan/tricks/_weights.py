@@ -32,6 +32,13 @@ def overwrite(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         torch._foreach_copy_(list(weights), list(values))
 
 
+def unless(out: Tensor | None, values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The values, or the others where the step is left out (`host.left_out`), which nobody waits to know."""
+    if out is None:
+        return list(values)
+    return [torch.where(out.to(v.device, non_blocking=True), o, v) for v, o in zip(values, others, strict=True)]
+
+
 def with_state(player: Player, game: Game) -> dict[tuple[int, str], Tensor]:
     """The weights that its optimizer moves, and what that remembers of each, but for step counters.
 

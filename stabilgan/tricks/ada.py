@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from stabilgan import host
+from stabilgan import host, losses
 from stabilgan.game import Critic, Game, Player, Trick
 from stabilgan.tricks._draws import Draws
-from stabilgan.tricks._images import as_images, policy_from, shape_from
+from stabilgan.tricks._images import NO_POINTS, as_images, policy_from, refuse_points, shape_from
 
 PARTS = ("blit", "geom", "color")
 
@@ -87,6 +87,8 @@ class ADA(Trick):
 
     Each change below is made to each image with probability p. Every 4 steps of D, p rises if r = E[sign D(real)] is
     above its target and falls if below (Karras et al. 2020, arXiv:2006.06676, Sec. 3, Eq. 1; strengths of appendix B).
+    Under least squares the sign is that of D(real) - ½; Wasserstein and relativistic scores have no zero of their own,
+    so that p can't follow them, and only images=0 plays with those losses.
     D sees real and fake that way, and G is judged on augmented images too, through changes that have gradients. Images
     are (N, C, H, W) in [-1, 1].
 
@@ -109,7 +111,8 @@ class ADA(Trick):
         shape: channels x height x width where samples are flat, as in "1x28x28".
 
     Raises:
-        ValueError: an option out of range; at the first batch, samples that are no images.
+        ValueError: an option out of range; a loss under which p has nothing to follow; samples that are no images, at
+            attach where D is a Sequential, whose first layer says it, else at the first batch.
         RuntimeError: D was never called with what `game.real` returned, so that there is no r.
     """
 
@@ -117,8 +120,10 @@ class ADA(Trick):
     changes = "what D sees"
     when = "There are few images and D overfits, but how much is not known. With plenty of data p stays near 0."
     needs_logits = True
+    fits: frozenset[str] | None = losses.WITH_MIDDLE
+    made_for: ClassVar = frozenset(("logistic", "saturating"))
     off: ClassVar = {"p": 0.0, "images": 0}
-    limits: ClassVar = {"points": "samples that are no images are refused at the first batch"}
+    limits: ClassVar = {"points": NO_POINTS, "accumulate": "r is of the last micro-batch of each step"}
     source = "Karras et al. 2020, arXiv:2006.06676, Sec. 3, Eq. 1, appendix B"
 
     def __init__(
@@ -144,13 +149,23 @@ class ADA(Trick):
         self._draws = Draws()
         self._probability, self._signs = torch.tensor(float(p)), torch.tensor(0.0)
         self._scores = self._shown = 0
+        self._middle = 0.0
+        if images == 0:
+            self.fits = None
 
     @property
     def probability(self) -> Tensor:
         """p as it is now, on the device."""
         return self._probability
 
+    @property
+    def _acts(self) -> bool:
+        return bool(self._parts) and (self.p > 0 or self.images > 0)
+
     def setup(self, game: Game) -> None:
+        if self._acts:
+            refuse_points(game.d, self._shape, self.name)
+        self._middle = 0.0 if game.loss is None else game.loss.middle or 0.0
         self._draws.start(game.generator(self))
 
     def real(self, x: Tensor, game: Game) -> Tensor:
@@ -172,7 +187,8 @@ class ADA(Trick):
                 "write `output = netD(game.real(real))`"
             )
         scores = game.scores["real"]
-        self._signs = self._signs.to(scores.device, non_blocking=True) + scores.sign().sum(dtype=torch.float32)
+        signs = (scores - self._middle).sign().sum(dtype=torch.float32)
+        self._signs = self._signs.to(scores.device, non_blocking=True) + signs
         self._scores += scores.numel()
         if game.steps["d"] % self.every == 0:
             signs, shown = self._signs / self._scores, self._shown
@@ -183,7 +199,7 @@ class ADA(Trick):
             self._signs, self._scores, self._shown = torch.zeros_like(self._signs), 0, 0
 
     def _augmented(self, x: Tensor) -> Tensor:
-        if not self._parts or (self.p == 0 and self.images == 0):
+        if not self._acts:
             return x
         self._probability = self._probability.to(x.device, non_blocking=True)
         images = host.full_precision(as_images(x, self._shape, self.name))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from stabilgan import host
+from stabilgan import host, losses
 from stabilgan.game import PLAYERS, SELECT, Game, Player, Trick
 from stabilgan.tricks import _weights
 
@@ -40,7 +40,8 @@ class Balance(Trick):
         high: D waits above it; None never.
         low: G waits below it; None never, as in the paper.
         measure: "accuracy", the share of samples that D judges rightly, half real, half fake, in [0, 1]; or "gap", the
-            mean score of real samples less that of fakes, which also suits a critic whose scores have no middle.
+            mean score of real samples less that of fakes, which also suits a critic whose scores have no middle. Under
+            least squares the middle is ½; with "accuracy", Wasserstein's and the relativistic loss are refused.
     """
 
     name = "balance"
@@ -51,6 +52,9 @@ class Balance(Trick):
         "extragradient": "a step that balance takes back would still say how far to look ahead",
         "optimistic": "a step that balance takes back would still change where optimistic goes",
     }
+    limits: ClassVar = {"accumulate": "what is measured is the last micro-batch of each step"}
+    fits: frozenset[str] | None = losses.WITH_MIDDLE
+    made_for: ClassVar = frozenset(("logistic", "saturating"))
     changes = "how players move"
     when = "D wins within the first steps, and a lower rate for it is not enough. A waiting D does not mend a collapse."
     source = "Wu et al. 2016, arXiv:1610.07584, Sec. 3.1"
@@ -69,14 +73,20 @@ class Balance(Trick):
         if high is not None and low is not None and low > high:
             raise ValueError(f"balance: low is {low} and high is {high}; expected low below high")
         self.high, self.low, self.measure = high, low, measure
+        if measure == "gap" or (high is None and low is None):
+            self.fits = None
         self._measured: Tensor | None = None
         self._skipped: dict[Player, Tensor] = {}
         self._before: dict[tuple[int, str], Tensor] = {}
+        self._middle = 0.0
 
     @property
     def skipped(self) -> dict[Player, int]:
         """How many steps of each player were not made; waits for the device."""
         return {player: int(self._skipped[player]) if player in self._skipped else 0 for player in PLAYERS}
+
+    def setup(self, game: Game) -> None:
+        self._middle = 0.0 if game.loss is None else game.loss.middle or 0.0
 
     def before_step(self, player: Player, game: Game) -> None:
         if self.high is None and self.low is None:
@@ -113,7 +123,7 @@ class Balance(Trick):
             )
         real, fake = game.scores["real"], game.scores["fake"]
         if self.measure == "accuracy":
-            measured = accuracy(real, fake, middle=0.5 if game.probabilities else 0.0)
+            measured = accuracy(real, fake, middle=0.5 if game.probabilities else self._middle)
         else:
             measured = host.full_precision(real).mean() - host.full_precision(fake).mean()
         return host.mean_over_ranks(measured) if game.distributed else measured

@@ -11,7 +11,7 @@ from torch import Tensor
 from stabilgan import host
 from stabilgan.game import Critic, Game, Trick
 from stabilgan.tricks._draws import Draws
-from stabilgan.tricks._images import as_images, policy_from, shape_from
+from stabilgan.tricks._images import NO_POINTS, as_images, policy_from, refuse_points, shape_from
 
 PARTS = ("color", "translation", "cutout")
 
@@ -98,14 +98,15 @@ class DiffAugment(Trick):
         shape: channels x height x width where samples are flat, as in "1x28x28".
 
     Raises:
-        ValueError: an option out of range; at the first batch, samples that are no images.
+        ValueError: an option out of range; samples that are no images, at attach where D is a Sequential, whose first
+            layer says it, else at the first batch.
     """
 
     name = "diffaugment"
     changes = "what D sees"
     when = "There are few images (hundreds to some ten thousand) and D overfits. With plenty of data it only slows D."
     off: ClassVar = {"policy": ""}
-    limits: ClassVar = {"points": "samples that are no images are refused at the first batch"}
+    limits: ClassVar = {"points": NO_POINTS}
     source = "Zhao et al. 2020, arXiv:2006.10738, Eq. 3-4"
 
     def __init__(
@@ -127,6 +128,8 @@ class DiffAugment(Trick):
         self._draws = Draws()
 
     def setup(self, game: Game) -> None:
+        if self._parts:
+            refuse_points(game.d, self._shape, self.name)
         self._draws.start(game.generator(self))
 
     def real(self, x: Tensor, game: Game) -> Tensor:

@@ -44,10 +44,11 @@ class DRAGAN(Draws, Penalty):
 
     name = "dragan"
     changes = "a penalty on D"
-    when = "D gets sharp peaks at the data and the fakes gather there; made for the logistic loss. It needs no fakes."
+    when = "D gets sharp peaks at the data and the fakes gather there, under the logistic loss. It needs no fakes."
     cost = Cost(d_forward=1, d_backward=1, second_order=1)
     needs_logits = True
     source = "Kodali et al. 2017, arXiv:1705.07215, with the authors' noise"
+    made_for: ClassVar = frozenset(("logistic", "saturating"))
     conflicts: ClassVar = {
         "r1": "around the data one pulls D's slope to 1 and the other to 0",
         "zero_gp": "near the data one pulls D's slope to 1 and the other to 0",

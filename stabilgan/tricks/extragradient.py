@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from stabilgan import host
 from stabilgan.game import STEP, Cost, Game, Player, Trick
 from stabilgan.tricks import _weights
 
@@ -33,7 +34,8 @@ class Extragradient(Trick):
     Forms:
         past: the step to w½ is the latest step again, so that a step costs one gradient as ever (Sec. 3.3).
             Between its steps a player stands at w½: there the loop computes gradients, penalties included, and there it
-            samples, `Trainer.sample` too. An `EMA` averages w, not w½; detach goes back to w.
+            samples, `Trainer.sample` too. An `EMA` averages w, not w½; detach goes back to w. After a step that
+            `GradScaler` left out it stands where it stood.
         two_call: a player's odd steps only look ahead, with the gradient of w, and are not counted; its even ones go
             back to w and step with the gradient of w½ (Sec. 3.2). Other tricks' `after_step` is called for
             the even ones alone. The optimizer's state is shared by both, as in the paper's ExtraAdam (Algorithm 4).
@@ -74,6 +76,7 @@ class Extragradient(Trick):
             )
         self.form, self.ahead = form, ahead
         self._real: dict[Player, list[Tensor]] = {}  # where a player that stands at its look-ahead point belongs
+        self._stood: list[Tensor] = []  # that point, for a step that a GradScaler may leave out
 
     @property
     def cost(self) -> Cost:
@@ -84,6 +87,8 @@ class Extragradient(Trick):
         if self.ahead == 0:
             return
         weights = _weights.moved(player, game)
+        if self.form == "past" and host.left_out(game.optimizer(player)) is not None:
+            self._stood = _weights.copied(weights)
         if player in self._real:
             self._real[player] = _weights.beside(self._real[player], weights)
             _weights.overwrite(weights, self._real[player])
@@ -100,6 +105,9 @@ class Extragradient(Trick):
         weights, before = _weights.moved(player, game), self._real[player]
         self._real[player] = _weights.copied(weights)
         look_ahead(weights, before, self.ahead)
+        if (out := host.left_out(game.optimizer(player))) is not None:
+            _weights.overwrite(weights, _weights.unless(out, weights, self._stood))
+            self._stood = []
 
     def teardown(self, game: Game) -> None:
         for player, real in self._real.items():

@@ -72,7 +72,10 @@ class FeatureMatching(Trick):
         ("instance_noise", "diffaugment", "ada"),
         "its real batch is augmented, but the fakes that it makes anew are not: G would be taught the augmentation",
     )
-    limits: ClassVar = {"g first": "nothing is added until D has seen a first real batch, also after a restart"}
+    limits: ClassVar = {
+        "g first": "nothing is added until D has seen a first real batch, also after a restart",
+        "accumulate": "each of G's micro-batches is held against the last real one of D's turn",
+    }
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.1"
 
     def __init__(self, weight: float = 1.0, layer: str | None = None, every: int = 1) -> None:

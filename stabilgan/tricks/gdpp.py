@@ -82,7 +82,10 @@ class GDPP(Trick):
         ("instance_noise", "diffaugment", "ada"),
         "its real batch is augmented, but the fakes that it makes anew are not: G would be taught the augmentation",
     )
-    limits: ClassVar = {"g first": "nothing is added until D has seen a first real batch, also after a restart"}
+    limits: ClassVar = {
+        "g first": "nothing is added until D has seen a first real batch, also after a restart",
+        "accumulate": "each of G's micro-batches is held against the last real one of D's turn",
+    }
     source = "Elfeki et al. 2019, arXiv:1812.00068, Sec. 3; Cherian et al. 2013, IEEE TPAMI 35(9)"
 
     def __init__(self, weight: float = 1.0, layer: str | None = None, every: int = 1) -> None:

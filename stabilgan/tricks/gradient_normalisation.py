@@ -57,6 +57,11 @@ class GradientNormalisation(Trick):
     when = "D's gradients explode or vanish and a penalty's weight is hard to find: there is nothing to set."
     cost = Cost(second_order=3)  # in each of D's three calls: real, fake and G's turn
     needs_logits = True
+    limits: ClassVar = {
+        "compile": "D's forward runs uncompiled, since it is differentiated twice; G's stays compiled",
+        "Keras": "refused at attach: its models are called past the forward that is wrapped",
+        "DataParallel": "refused at attach: its copies would all call the first one",
+    }
     source = "Wu et al. 2021, arXiv:2109.02235"
     conflicts: ClassVar = dict.fromkeys(
         ("r1", "r2", "wgan_gp", "zero_gp", "dragan"),

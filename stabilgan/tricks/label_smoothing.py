@@ -26,7 +26,7 @@ class LabelSmoothing(Trick):
     changes = "the loss"
     when = "D wins outright and its scores run away, under a loss with targets. A mild remedy, at no cost."
     off: ClassVar = {"real": 1.0, "fake": 0.0}
-    fits: ClassVar = frozenset(("logistic", "saturating", "least_squares"))
+    fits = frozenset(("logistic", "saturating", "least_squares"))
     conflicts: ClassVar = {"relativistic": "a relativistic loss has no target of a single sample to make softer"}
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.4; Szegedy et al. 2016, arXiv:1512.00567, Sec. 7"
 

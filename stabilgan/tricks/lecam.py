@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class LeCam(Penalty):
     )
     cost = Cost(d_forward=2, d_backward=2)
     needs_logits = True
+    limits: ClassVar = {"accumulate": "the averages take in the last micro-batch of each step"}
+    made_for: ClassVar = frozenset(("hinge", "logistic", "wasserstein"))
     source = "Tseng et al. 2021, arXiv:2104.03310"
 
     def __init__(self, weight: float = 0.3, decay: float = 0.99, start: int = 1000, every: int = 1) -> None:

@@ -10,7 +10,7 @@ from torch.nn.utils import skip_init
 
 from stabilgan import host, surgery
 from stabilgan.game import Game, Trick
-from stabilgan.tricks._beside import CONVOLUTIONS, put_beside
+from stabilgan.tricks._beside import CONVOLUTIONS, WRAPPED_ALREADY, put_beside
 from stabilgan.tricks._minibatch_kernel import kernel_sums, nearest_distances
 
 
@@ -169,6 +169,7 @@ class Minibatch(Trick):
     off: ClassVar = {"kernels": 0}
     changes = "what D is"
     when = "G gives few distinct samples (mode collapse). D needs a batch of several samples at a time."
+    limits: ClassVar = WRAPPED_ALREADY
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.2"
 
     def __init__(

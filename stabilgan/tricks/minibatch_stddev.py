@@ -11,7 +11,7 @@ from torch.nn.utils import skip_init
 
 from stabilgan import surgery
 from stabilgan.game import Game, Trick
-from stabilgan.tricks._beside import CONVOLUTIONS, put_beside
+from stabilgan.tricks._beside import CONVOLUTIONS, WRAPPED_ALREADY, put_beside
 
 
 def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1) -> Tensor:
@@ -117,6 +117,7 @@ class MinibatchStddev(Trick):
     changes = "what D is"
     when = "G's samples vary less than the data, in a convolutional D. Nearly free, and weaker than `minibatch`."
     off: ClassVar = {"channels": 0}
+    limits: ClassVar = WRAPPED_ALREADY
     source = "Karras et al. 2018, arXiv:1710.10196, Sec. 3"
 
     def __init__(self, group: int = 4, channels: int = 1, layer: str | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from stabilgan import host
 from stabilgan.game import SELECT, Game, Player, Trick
 from stabilgan.tricks import _weights
 
@@ -31,7 +32,8 @@ class Optimistic(Trick):
     After the optimizer's own step δₜ the weights move by δₜ - δₜ₋₁ more, so that in all w <- w + 2δₜ - δₜ₋₁. Around SGD
     that is optimistic mirror descent, around Adam optimistic Adam (Daskalakis et al. 2018, arXiv:1711.00141, Eq. 6 and
     Algorithm 1); around any other optimizer it is the same with its δ, weight decay included. The first step counts
-    twice, as in the paper. Costs two copies of a player's weights, and no passes.
+    twice, as in the paper. A step that `GradScaler` leaves out is none. Costs two copies of a player's weights, and no
+    passes.
 
     Args:
         weight: of δₜ - δₜ₋₁, at least 0; the paper's is 1.
@@ -63,11 +65,13 @@ class Optimistic(Trick):
     def after_step(self, player: Player, game: Game) -> None:
         if not self._from:
             return
-        weights = _weights.moved(player, game)
+        weights, out = _weights.moved(player, game), host.left_out(game.optimizer(player))
         now = list(torch._foreach_sub(weights, self._from))
-        before = self._last.get(player) or [torch.zeros_like(w) for w in weights]
-        optimism(weights, now, _weights.beside(before, weights), self.weight)
-        self._last[player], self._from = now, []
+        before = _weights.beside(self._last.get(player) or [torch.zeros_like(w) for w in weights], weights)
+        optimism(weights, now, before, self.weight)
+        if out is not None:
+            _weights.overwrite(weights, _weights.unless(out, weights, self._from))
+        self._last[player], self._from = _weights.unless(out, now, before), []
 
     def state_dict(self) -> dict[str, Any]:
         return {"last": {player: _weights.copied(last) for player, last in self._last.items()}}

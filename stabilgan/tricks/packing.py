@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch.distributed
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from stabilgan import host, surgery
 from stabilgan.game import SELECT, Critic, Game, Player, Trick
-from stabilgan.tricks._beside import CONVOLUTIONS, refuse_parallel
+from stabilgan.tricks._beside import CONVOLUTIONS, WRAPPED_ALREADY, refuse_parallel
 
 
 def pack(x: Tensor, m: int, dim: int = 1) -> Tensor:
@@ -110,7 +110,9 @@ class Packing(Trick):
         "each sample's slope is counted once for every member of its pack, so that it is not what that trick means",
     )
     limits: ClassVar = {
-        "labels": "a pack would need the labels of all its members: refused at the first call",
+        **WRAPPED_ALREADY,
+        "labels": "refused at attach where D's forward can't be called without them, else at the first call, since "
+        "labels that a forward may do without are known there alone: a pack would need those of all its members",
         "game.cat": "where m does not divide a part, the pack at the seam holds samples of both parts",
         "replay beside it": "packs hold old fakes and new ones, whose variety is not that of one G",
     }
@@ -125,6 +127,8 @@ class Packing(Trick):
         if self.m == 1:
             return
         refuse_parallel(game)
+        if (needed := surgery.labels_needed(game.d)) is not None:
+            self._refuse(f"D's forward asks for {needed}")
         name = surgery.first_layer(game.d, self.layer)
         layer: Any = game.d.get_submodule(name)
         norm = _spectral_norm(layer, name)
@@ -154,16 +158,16 @@ class Packing(Trick):
                 parametrizations.spectral_norm(layer, "weight", norm.n_power_iterations, norm.eps, norm.dim)
 
     def real(self, x: Tensor, game: Game) -> Tensor:
-        self._refuse(game.labels)
+        self._refuse_any(game.labels)
         return x
 
     def fake(self, x: Tensor, game: Game) -> Tensor:
-        self._refuse(game.labels)
+        self._refuse_any(game.labels)
         return x
 
     def critic(self, d: Critic, game: Game) -> Critic:
         def packed(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self._refuse((*args, *kwargs.values()))
+            self._refuse_any((*args, *kwargs.values()))
             return d(x, *args, **kwargs)
 
         return packed
@@ -172,14 +176,17 @@ class Packing(Trick):
         if game.steps[player] == 0:  # D may have been given labels that did not ride along
             for seen in game.seen.values():
                 given = (*(seen.args or ()), *(seen.kwargs or {}).values())
-                self._refuse(tuple(value for value in given if value is not seen.x))
+                self._refuse_any(tuple(value for value in given if value is not seen.x))
 
-    def _refuse(self, beside: tuple[Any, ...]) -> None:
+    def _refuse_any(self, beside: tuple[Any, ...]) -> None:
         if self.m > 1 and any(isinstance(value, Tensor) for value in beside):
-            raise ValueError(
-                f"{self.name}: D is given labels beside the samples, but a pack of {self.m} has the labels of "
-                f"{self.m} samples; expected a D of samples alone. Play minibatch or minibatch_stddev instead"
-            )
+            self._refuse("D is given labels")
+
+    def _refuse(self, said: str) -> NoReturn:
+        raise ValueError(
+            f"{self.name}: {said} beside the samples, but a pack of {self.m} has the labels of {self.m} samples; "
+            "expected a D of samples alone. Play minibatch or minibatch_stddev instead"
+        )
 
 
 def _spectral_norm(layer: Any, name: str) -> Any:

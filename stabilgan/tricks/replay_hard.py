@@ -72,7 +72,10 @@ class ReplayHard(Trick):
         "showed; choose one"
     }
     off: ClassVar = {"share": 0.0}
-    limits: ClassVar = {"D unheard": "RuntimeError at D's first step, where it never scores what game.fake returned"}
+    limits: ClassVar = {
+        "D unheard": "RuntimeError at D's first step, where it does not score what game.fake returned row by row; what "
+        "a loop will call D with, and what D returns, is not known at attach"
+    }
     source = "Shrivastava et al. 2016, arXiv:1604.03540; Shrivastava et al. 2017, arXiv:1612.07828, Sec. 2.3"
 
     def __init__(self, size: int = 1000, share: float = 0.25) -> None:

@@ -32,8 +32,8 @@ class Respond(Trick):
 
     Without a watch in the game it feeds detectors of its own, the ones named in `on`, which then see samples and
     gradients after other tricks have changed them. Alarms arrive as the watch hears them, on a GPU some steps later, so
-    that no step waits; an answer itself may. Ranks of one game agree on an alarm at every `every`-th step, for which
-    they wait.
+    that no step waits; an answer itself may. Ranks of one game agree on an alarm, and on what is healthy, at every
+    `every`-th step, for which they wait.
 
     Actions:
         rollback: players, what their optimizers remember and other tricks' state go back to the last healthy snapshot,
@@ -204,7 +204,7 @@ class Respond(Trick):
 
     def _alarm(self, game: Game) -> Alarm | None:
         """The alarm to answer now."""
-        step, together = game.steps["g"], game.distributed and host.ranks() > 1
+        step, together = game.steps["g"], self._together(game)
         if not self.left or step < self._ready or (together and step % self.every):
             return None
         watch = self._watch(game)
@@ -213,17 +213,30 @@ class Respond(Trick):
         alarm = up[-1] if up else None
         return host.first_over_ranks(alarm) if together else alarm
 
+    def _together(self, game: Game) -> bool:
+        """Whether there are other ranks to agree with."""
+        return game.distributed and host.ranks() > 1
+
     def _keep(self, game: Game) -> None:
-        """Takes a snapshot where one is due, and trusts the last one once the detectors have answered after it."""
-        watch, step = self._watch(game), game.steps["g"]
-        watched = [d for d in watch.detectors if d.name in self._names]
-        if any(d.name in watch.in_alarm for d in watched):
-            self._candidate = None
+        """Takes a snapshot where one is due, and trusts the last one once the detectors have answered after it.
+
+        Ranks do so together: what one distrusts no other may go back to.
+        """
+        watch, step, together = self._watch(game), game.steps["g"], self._together(game)
+        if together and step % self.every:
             return
+        watched = [d for d in watch.detectors if d.name in self._names]
+        quiet, since = not any(d.name in watch.in_alarm for d in watched), step
         if self._candidate is not None:
             since = self._candidate["step"]
-            if all(d.reading is not None and d.reading.step > since and d.reading.state != "alarm" for d in watched):
-                self._healthy, self._candidate = self._candidate, None
+        answered = all(d.reading is not None and d.reading.step > since and d.reading.state != "alarm" for d in watched)
+        if together:
+            quiet, answered = (all(flags) for flags in zip(*host.of_all_ranks((quiet, answered)), strict=True))
+        if not quiet:
+            self._candidate = None
+            return
+        if self._candidate is not None and answered:
+            self._healthy, self._candidate = self._candidate, None
         if self._candidate is None and step % self.every == 0:
             self._candidate = _snapshot.take(game, self._others(game))
 

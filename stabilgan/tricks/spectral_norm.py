@@ -73,8 +73,9 @@ class SpectralNorm(Trick):
 
     name = "spectral_norm"
     changes = "what D is"
-    when = "D's gradients explode or D wins outright, where second derivatives are too dear; made for the hinge loss."
+    when = "D's gradients explode or D wins outright, where second derivatives are too dear."
     source = "Miyato et al. 2018, arXiv:1802.05957, Eq. 8 and Alg. 1"
+    made_for: ClassVar = frozenset(("hinge", "logistic"))
     conflicts: ClassVar = {}
 
     def __init__(self, iterations: int = 1) -> None:

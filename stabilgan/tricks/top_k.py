@@ -59,7 +59,10 @@ class TopK(Trick):
         "bring back modes that G has dropped."
     )
     off: ClassVar = {"share": 1.0}
-    limits: ClassVar = {"D with several outputs": "TypeError at G's first turn: there is no one score to rank by"}
+    limits: ClassVar = {
+        "D with several outputs": "TypeError at G's first turn, since what D returns is not known at attach: there is "
+        "no one score to rank by"
+    }
     source = "Sinha et al. 2020, arXiv:2002.06224, Sec. 3"
 
     def __init__(self, share: float = 0.5, decay: float = 0.99, epoch: int = 782) -> None:

@@ -34,6 +34,11 @@ class Unrolled(Trick):
     name = "unrolled"
     order = STEP  # around what other tricks put before D
     off: ClassVar = {"k": 0}
+    limits: ClassVar = {
+        "g first": "G's first step, and the first one after a restart, is played against D as it stands, for want of a "
+        "real batch",
+        "accumulate": "D is unrolled on each of G's micro-batches with the last real one of D's turn",
+    }
     needs_logits = True
     changes = "how players move"
     when = "G drops modes or jumps from one to the next. Costs k times D's passes, and second derivatives through D."

@@ -157,7 +157,10 @@ class VirtualBatchNorm(Trick):
     changes = "what D is"
     when = "D has BatchNorm, and its scores of real and fake batches lean on their statistics. Doubles D's cost."
     cost = Cost(d_forward=3)
-    limits: ClassVar = {"points": "a D without BatchNorm is refused at attach"}
+    limits: ClassVar = {
+        "points": "refused at attach where D has no BatchNorm, as is usual for points",
+        "g first": "until D has seen a first real batch, each batch is normalised by its own statistics",
+    }
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.5"
 
     def __init__(self) -> None:

@@ -47,6 +47,7 @@ class WeightClipping(Trick):
     )
     off: ClassVar = {"c": math.inf}
     source = "Arjovsky et al. 2017, arXiv:1701.07875, Alg. 1"
+    made_for: ClassVar = frozenset(("wasserstein",))
     conflicts: ClassVar = {
         "spectral_norm": "it divides the clipped weights by their norm again, so that c no longer bounds anything",
     }

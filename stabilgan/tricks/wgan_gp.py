@@ -95,6 +95,7 @@ class WGANGP(Between):
         "the better first try: with this one the game need not come to rest."
     )
     source = "Gulrajani et al. 2017, arXiv:1704.00028, Eq. 3"
+    made_for: ClassVar = frozenset(("wasserstein",))
     conflicts: ClassVar = {"zero_gp": "at the same points one pulls D's slope to 1 and the other to 0"}
 
     def __init__(self, weight: float = 10.0, sided: Literal["two", "one"] = "two", every: int = 1) -> None:

@@ -198,6 +198,19 @@ def test_a_users_own_workload_and_trick_run(tmp_path: Path) -> None:
     assert {r["status"] for r in records(tmp_path / "out").values()} == {"ok"}
 
 
+def test_a_scheme_is_an_option_of_the_workload(tmp_path: Path) -> None:
+    """Consensus takes both gradients on the same fakes, so that each step makes them once and not twice."""
+    args = ["--tricks", "r1", "--steps", "10", "--evaluations", "2", "--seeds", "1", "--out", "out"]
+    done = stabilgan("bench", "--workload", "ring:scheme=consensus", *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = {r["case"]["arm"]: r for r in records(tmp_path / "out").values()}
+    assert {arm: r["status"] for arm, r in found.items()} == {"none": "ok", "r1": "ok"}
+    for record in found.values():
+        assert record["case"]["workload"] == "ring:scheme=consensus"
+        assert record["cost"]["passes"]["g_forward"] == 1
+    assert found["none"]["final"] != found["r1"]["final"]
+
+
 def test_a_case_that_fails_is_a_record_and_the_bench_goes_on(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(USER)
     args = ["--workload", "mine.py:fails_later,ring", "--tricks", "r1", *QUICK, "--out", "out"]

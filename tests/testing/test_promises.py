@@ -42,6 +42,19 @@ class Mistyped(Nothing):
     limits: ClassVar = {"label": "refused"}
 
 
+class MadeForNobody(Nothing):
+    """Is made for a loss that there is none of."""
+
+    made_for: ClassVar = frozenset(("logistics",))
+
+
+class MadeForWhatItDoesNotFit(Nothing):
+    """Is made for a loss that it refuses."""
+
+    fits = frozenset(("hinge",))
+    made_for: ClassVar = frozenset(("hinge", "logistic"))
+
+
 class AlwaysOn(Nothing):
     """Scales real samples, and a little at zero strength, too."""
 
@@ -328,10 +341,21 @@ class ClampsGradients(Nothing):
         return capped
 
 
+class Shrinks(Nothing):
+    """Makes weights smaller after each step, and after one that was none."""
+
+    @torch.no_grad()
+    def after_step(self, player: Any, game: stabilgan.Game) -> None:
+        for p in game.player(player).parameters():
+            p.mul_(0.99)
+
+
 BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("described", Undescribed, "has no docstring"),
     ("described", MadeUp, "changes is 'the weather'"),
     ("described", Mistyped, "did you mean 'labels'?"),
+    ("described", MadeForNobody, "made_for has 'logistics'; expected names of losses"),
+    ("described", MadeForWhatItDoesNotFit, "it is made for logistic, which it does not fit"),
     ("off", AlwaysOn, "after 5 steps at zero strength G is not what it is without the trick: 0.weight differs by"),
     ("acts", Nothing, "after 50 steps both players are what they are without it"),
     ("gradient", Detached, "penalty('d') gave a value without a gradient"),
@@ -370,6 +394,7 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("autocast", RefusesAutocast, "TypeError: no autocast, please"),
     ("float32 penalty", HalfPenalty, "penalty('d') is torch.bfloat16 under autocast"),
     ("scaler", ClampsGradients, "with losses scaled by 1024, G's weights differ by"),
+    ("overflow", Shrinks, "one that a GradScaler leaves out for its overflow, G's weights differ by"),
 ]
 
 

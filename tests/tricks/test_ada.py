@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import stabilgan
-from stabilgan import ADA
+from stabilgan import ADA, DiffAugment, losses, spec
+from stabilgan.tricks import parse
 from stabilgan.tricks.ada import affine, colour_matrix, warp
 
 ONE, NONE = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -25,6 +27,16 @@ def game_of(trick: ADA, channels: int = 1) -> stabilgan.Game:
     g, _ = play.players(kind="images")
     d = nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, 1))
     return stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick])
+
+
+class Reshaped(nn.Sequential):
+    """A D with a linear layer first, which flat images come to."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(64, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
 
 
 # The changes ------------------------------------------------------------------------------------------------------
@@ -208,6 +220,69 @@ def test_p_stays_between_zero_and_one() -> None:
 
 def test_p_stays_where_it_starts_without_images() -> None:
     assert ps([[1.0] * 4] * 5, images=0, p=0.25) == [0.25] * 5
+
+
+def test_under_least_squares_the_sign_is_about_one_half() -> None:
+    trick = ADA(images=100, every=1, p=0.5)
+    g, _ = play.players(kind="images")
+    d = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    nn.init.zeros_(d[1].weight)
+    game = stabilgan.attach(g, d, play.sgd(g), torch.optim.SGD(d.parameters(), 0.0), [trick], loss=losses.least_squares)
+    for score, expected in ((0.7, 0.6), (0.3, 0.5)):  # ten images shown: p moves by a tenth, up or down
+        nn.init.constant_(d[1].bias, score)
+        d(game.real(torch.zeros(10, 1, 8, 8))).sum().backward()
+        game.opt_d.step()
+        assert trick.probability.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["wasserstein", "relativistic"])
+def test_a_loss_whose_scores_have_no_zero_is_refused_unless_p_stays(name: str) -> None:
+    def attached(trick: ADA) -> None:
+        g, d = play.players(kind="images")
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], loss=losses.named(name))
+
+    with pytest.raises(ValueError, match=f"ada fits the losses hinge, .* alone; this game's loss is {name}"):
+        attached(ADA())
+    attached(ADA(images=0, p=0.5))
+
+
+def test_a_trick_that_makes_the_loss_such_a_one_is_refused_beside_it() -> None:
+    with pytest.raises(spec.SpecError, match="ada and relativistic: the loss becomes relativistic, and ada fits hinge"):
+        parse("ada+relativistic")
+    g, d = play.players(kind="images")
+    with pytest.raises(ValueError, match="can't be played together: the loss becomes relativistic"):
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [stabilgan.Relativistic(), ADA()], loss=losses.logistic)
+    assert len(parse("ada:images=0:p=0.3+relativistic")) == 2
+
+
+@pytest.mark.parametrize("trick", [lambda **o: ADA(**o), lambda **o: DiffAugment(**o)], ids=["ada", "diffaugment"])
+@pytest.mark.parametrize(
+    ("first", "shape", "said"),
+    [
+        (nn.Linear(2, 8), None, r"begins with a linear layer, so its samples are \(N, 2\); expected images \(N"),
+        (nn.Linear(2, 8), "1x28x28", r".* samples are \(N, 2\); expected flat images of 1x28x28"),
+        (nn.Sequential(nn.Identity(), nn.Conv1d(2, 1, 3)), None, r"begins with a Conv1d; expected images"),
+        (nn.Conv2d(1, 2, 3), None, None),
+        (nn.Linear(784, 8), "1x28x28", None),
+        (nn.Flatten(), None, None),
+        (Reshaped(), None, None),
+    ],
+)
+def test_ds_first_layer_says_at_attach_whether_samples_are_images(
+    trick: Any, first: Any, shape: Any, said: Any
+) -> None:
+    """Where nobody can tell, the first batch says it."""
+    g, d = nn.Linear(4, 2), nn.Sequential(copy.deepcopy(first), nn.Linear(8, 1))
+
+    def attached(**options: Any) -> stabilgan.Game:
+        return stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick(shape=shape, **options)])
+
+    if said is None:
+        attached()
+    else:
+        with pytest.raises(ValueError, match=rf"^(ada|diffaugment): D {said}"):
+            attached()
+        attached(policy="")  # which changes nothing
 
 
 def test_p_and_what_it_rests_on_are_saved() -> None:

@@ -143,3 +143,27 @@ def test_a_loop_whose_scores_can_not_be_seen_is_told() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Balance(**options)
+
+
+def test_under_least_squares_the_middle_is_one_half() -> None:
+    """D gives 0.6 to what is real and 0.4 to fakes, all of which it judges rightly."""
+    g, d = nn.Linear(4, 2), nn.Linear(2, 1)
+    nn.init.constant_(d.weight, 0.05)
+    nn.init.constant_(d.bias, 0.5)
+    trick = Balance()
+    game = stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], loss=losses.least_squares)
+    (d(game.real(torch.ones(6, 2))) + d(game.fake(-torch.ones(6, 2)))).sum().backward()
+    game.opt_d.step()
+    assert trick.state_dict()["measured"].item() == 1.0
+
+
+@pytest.mark.parametrize("pair", [losses.wasserstein, losses.relativistic], ids=lambda pair: pair.name)
+def test_a_loss_whose_scores_have_no_middle_is_refused_unless_the_gap_is_measured(pair: losses.Loss) -> None:
+    def attached(trick: Balance) -> None:
+        g, d = play.players()
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], loss=pair)
+
+    with pytest.raises(ValueError, match=f"balance fits the losses hinge, .* alone; this game's loss is {pair.name}"):
+        attached(Balance())
+    attached(Balance(high=2.0, measure="gap"))
+    attached(Balance(high=None))

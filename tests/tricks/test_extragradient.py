@@ -105,6 +105,32 @@ def test_from_the_past_gradients_are_asked_where_optimistic_steps_stand(
 # Beside others -------------------------------------------------------------------------------------------------------
 
 
+def test_a_step_that_a_grad_scaler_leaves_out_leaves_the_player_where_it_stood() -> None:
+    """A fused optimizer is asked for it all the same; the run ends as one in which that batch had not been."""
+
+    def end(overflows: bool) -> torch.Tensor:
+        g, d = play.players()
+        opt_d = torch.optim.Adam(d.parameters(), lr=1e-2, fused=True)
+        game = stabilgan.attach(g, d, play.sgd(g), opt_d, [Extragradient("past")])
+        scaler, data = torch.amp.GradScaler("cpu", init_scale=1024.0), torch.Generator().manual_seed(0)
+
+        def move(x: torch.Tensor, times: float) -> None:
+            opt_d.zero_grad()
+            scaler.scale(times * d(game.real(x)).square().mean()).backward()
+            scaler.step(opt_d)
+            scaler.update()
+
+        for step in range(5):
+            if overflows and step in (0, 3):
+                before = play.params(d)
+                move(torch.ones(8, 2), torch.inf)
+                assert torch.equal(play.params(d), before)
+            move(play.ring(8, data), 1.0)
+        return play.params(d)
+
+    assert torch.equal(end(True), end(False))
+
+
 @pytest.mark.parametrize("form", ["past", "two_call"])
 def test_an_average_takes_in_weights_and_not_look_ahead_points(form: Any) -> None:
     ema = stabilgan.EMA(0.0)  # the average is the latest iterate that it was shown

@@ -115,6 +115,16 @@ def test_a_loop_without_the_word_real_is_told_which_line_is_missing() -> None:
         game.opt_g.step()
 
 
+@pytest.mark.parametrize("listed_first", [True, False])
+@pytest.mark.parametrize("name", ["instance_noise", "diffaugment", "ada"])
+def test_an_augmentation_beside_it_is_refused_with_its_reason(name: str, listed_first: bool) -> None:
+    g, d = play.players(kind="images")
+    tricks = [FeatureMatching(), play.trick(name)]
+    reason = f"^feature_matching and {name} can't be played together: .*: G would be taught the augmentation$"
+    with pytest.raises(ValueError, match=reason):
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), tricks if listed_first else tricks[::-1])
+
+
 def test_the_passes_are_those_declared() -> None:
     assert stabilgan.Cost(**passes.extra(FeatureMatching())) == FeatureMatching.cost
 

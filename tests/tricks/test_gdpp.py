@@ -80,6 +80,16 @@ def test_the_step_is_that_of_the_loss_with_the_divergence_written_out() -> None:
     torch.testing.assert_close(step(True), step(False), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("listed_first", [True, False])
+@pytest.mark.parametrize("name", ["instance_noise", "diffaugment", "ada"])
+def test_an_augmentation_beside_it_is_refused_with_its_reason(name: str, listed_first: bool) -> None:
+    g, d = play.players(kind="images")
+    tricks = [GDPP(), play.trick(name)]
+    reason = f"^gdpp and {name} can't be played together: .*: G would be taught the augmentation$"
+    with pytest.raises(ValueError, match=reason):
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), tricks if listed_first else tricks[::-1])
+
+
 def test_the_passes_are_those_declared() -> None:
     assert stabilgan.Cost(**passes.extra(GDPP())) == GDPP.cost
 

@@ -55,7 +55,7 @@ def test_the_loss_of_g_stays() -> None:
 
 @pytest.mark.parametrize("pair", [losses.hinge, losses.wasserstein, losses.relativistic])
 def test_losses_without_targets_are_refused(pair: losses.Loss) -> None:
-    with pytest.raises(ValueError, match=rf"label_smoothing is made for .*; this game's loss is {pair.name}"):
+    with pytest.raises(ValueError, match=rf"label_smoothing fits the losses .*; this game's loss is {pair.name}"):
         game_of(LabelSmoothing(), loss=pair)
 
 

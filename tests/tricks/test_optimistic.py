@@ -68,6 +68,27 @@ def test_the_steps_are_those_of_the_paper_written_by_hand(
         torch.testing.assert_close(play.params(d), hand.step(gradient), rtol=1e-9, atol=1e-11)
 
 
+def test_a_step_that_a_grad_scaler_leaves_out_moves_nothing_and_is_none() -> None:
+    """A fused optimizer is asked for it all the same: Adam by hand goes on as if that batch had not been."""
+    g, d = play.players()
+    opt_d = torch.optim.Adam(d.parameters(), lr=1e-2, betas=(0.5, 0.99), fused=True)
+    game = stabilgan.attach(g, d, play.sgd(g), opt_d, [Optimistic()])
+    hand, scaler = HandWrittenAdam(play.params(d)), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    data = torch.Generator().manual_seed(0)
+    for step in range(6):
+        before, overflow = play.params(d), step in (0, 3)
+        opt_d.zero_grad()
+        loss = d(game.real(play.ring(8, data))).square().mean()
+        scaler.scale(loss * torch.inf if overflow else loss).backward()
+        gradient = torch.cat([p.grad.reshape(-1) for p in d.parameters() if p.grad is not None]) / scaler.get_scale()
+        scaler.step(opt_d)
+        scaler.update()
+        if overflow:
+            assert torch.equal(play.params(d), before)
+        else:
+            torch.testing.assert_close(play.params(d), hand.step(gradient), rtol=1e-4, atol=1e-6)
+
+
 def test_optimistic_descent_converges_in_the_bilinear_game_at_the_rate_of_its_eigenvalues() -> None:
     """w' = w - 2ηAw + ηAw of before: λ² - (1 - 2iη)λ - iη = 0 for A's eigenvalues ±i."""
     eta = 0.1

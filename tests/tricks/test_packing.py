@@ -166,7 +166,7 @@ def labelled(by: str) -> None:
             super().__init__()
             self.net, self.embed = nn.Linear(3, 4), nn.Embedding(2, 4)
 
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
             return (self.net(x) * self.embed(y)).sum(1)
 
     d, x, y = Conditional(), torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
@@ -186,6 +186,37 @@ def labelled(by: str) -> None:
 def test_labels_are_refused_however_they_come(by: str) -> None:
     with pytest.raises(ValueError, match="a pack of 2 has the labels of 2 samples"):
         labelled(by)
+
+
+def annotated(x: Tensor, classes: Tensor) -> Tensor: ...
+def by_keyword(x: torch.Tensor, *, of: torch.Tensor) -> Tensor: ...
+def named(x, labels): ...  # type: ignore[no-untyped-def]
+def with_default(x: Tensor, labels: Tensor | None = None) -> Tensor: ...
+def of_a_number(x: Tensor, alpha: float, step: int) -> Tensor: ...
+def of_whatever(x, alpha): ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize(
+    ("forward", "needed"),
+    [
+        (annotated, "classes"),
+        (by_keyword, "of"),
+        (named, "labels"),
+        (with_default, None),
+        (of_a_number, None),
+        (of_whatever, None),
+    ],
+)
+def test_a_d_that_can_not_do_without_labels_is_refused_at_attach(forward: Any, needed: str | None) -> None:
+    d = nn.Sequential(nn.Linear(3, 1))
+    d.forward = forward
+    if needed is None:
+        game_of(d, Packing())
+        return
+    with pytest.raises(ValueError, match=f"D's forward asks for {needed} beside the samples, but a pack of 2 has"):
+        game_of(d, Packing())
+    assert isinstance(d[0], nn.Linear)  # nothing has grown
+    game_of(d, Packing(m=1))
 
 
 @pytest.mark.parametrize("name", sorted(Packing.conflicts))

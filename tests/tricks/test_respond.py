@@ -15,7 +15,6 @@ import stabilgan
 from stabilgan import R1, Respond, Watch
 from stabilgan.bench.plan import Case, Folder
 from stabilgan.bench.run import run
-from stabilgan.detectors import Detector, Reading, View
 from stabilgan.tricks import parse
 from stabilgan.tricks._snapshot import put_back, take
 
@@ -137,30 +136,11 @@ def test_an_optimizer_that_had_no_state_yet_has_none_again() -> None:
     assert not t.game.opt_d.state
 
 
-class Says(Detector):
-    """In alarm at the readings of the given steps."""
-
-    name = "says"
-    statistics = ("step",)
-
-    def __init__(self, *steps: int) -> None:
-        self.steps = steps
-
-    def update(self, view: View) -> None:
-        self._step, self._now = view.step, torch.tensor([float(view.step)])
-
-    def measure(self) -> torch.Tensor:
-        return self._now
-
-    def judge(self, values: Any, step: int) -> Reading:
-        return Reading(self.name, step, values["step"], 0.0, "alarm" if step in self.steps else "ok", "as told")
-
-
 def told(
     respond: Respond, *steps: int, others: list[stabilgan.Trick] | None = None, **options: Any
 ) -> stabilgan.Trainer:
     g, d = play.players()
-    tricks = [respond, *(others or []), Watch([Says(*steps)], every=1, **options)]
+    tricks = [respond, *(others or []), Watch([play.Says(*steps)], every=1, **options)]
     return stabilgan.Trainer(g, d, play.adam(g), play.adam(d), tricks, latent=4, batch_size=8)
 
 
@@ -300,6 +280,16 @@ def test_the_grammar_reaches_its_options() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Respond(**options)
+
+
+def test_going_back_is_refused_where_every_other_step_only_looks_ahead() -> None:
+    def attached(form: str, do: str) -> stabilgan.Trainer:
+        return told(Respond(on="says", do=do, folder="."), others=parse(f"extragradient:form={form}"))  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=r"do=rollback could put the players out of phase .* expected .*form=past"):
+        attached("two_call", "rollback")
+    attached("two_call", "save")
+    attached("past", "rollback")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 
 import stabilgan
 from stabilgan import losses
-from stabilgan.tricks import TopK
+from stabilgan.tricks import TopK, Unrolled
 from stabilgan.tricks.top_k import top_k_weights
 
 
@@ -54,6 +54,34 @@ def test_scores_of_patches_are_ranked_by_their_mean() -> None:
     torch.log1p(torch.exp(-scores[order[:4]])).mean().backward()
     opt_g.step()
     torch.testing.assert_close(moved(TopK(epoch=1), d), play.params(g), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("top_k_first", [True, False])
+def test_beside_unrolled_the_d_to_come_learns_from_all_fakes_and_g_from_the_best(top_k_first: bool) -> None:
+    """One step of D ahead written out, on the whole batch; then the mean of G's loss over the 4 best of 7."""
+    draw = torch.Generator().manual_seed(3)
+    x, z = (torch.randn(7, n, dtype=torch.float64, generator=draw) for n in (2, 4))
+
+    def moved(by_hand: bool) -> torch.Tensor:
+        g, d = play.players(dtype=torch.float64)
+        opt_g = torch.optim.SGD(g.parameters(), lr=0.1)
+        if by_hand:
+            own, fake = dict(d.named_parameters()), g(z)
+            slopes = torch.autograd.grad(losses.logistic.d(d(x), d(fake)), list(own.values()), create_graph=True)
+            later = {name: w - 2.0 * slope for (name, w), slope in zip(own.items(), slopes, strict=True)}
+            scores = torch.func.functional_call(d, later, (fake,))
+            losses.logistic.g(scores.flatten().sort().values[-4:], None).backward()
+        else:
+            tricks = [TopK(epoch=1), Unrolled(k=1, lr=2.0)]
+            order = tricks if top_k_first else tricks[::-1]
+            game = stabilgan.attach(g, d, opt_g, play.sgd(d), order, loss=losses.logistic)
+            game.steps["g"] = 10_000
+            d(game.real(x))
+            losses.logistic.g(game.critic(g(z)), None).backward()
+        opt_g.step()
+        return play.params(g)
+
+    torch.testing.assert_close(moved(False), moved(True), rtol=1e-9, atol=1e-11)
 
 
 def test_scores_that_the_loop_sees_are_ds_own() -> None:

@@ -85,6 +85,40 @@ def test_adams_steps_are_those_that_the_optimizer_makes(options: dict[str, Any],
         torch.testing.assert_close(w, p, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weights: torch.optim.SGD(weights, lr=0.1),
+        lambda weights: torch.optim.Adam(weights, lr=0.01, betas=(0.5, 0.9), weight_decay=0.1),
+        lambda weights: torch.optim.AdamW(weights, lr=0.01, betas=(0.5, 0.9), weight_decay=0.5, amsgrad=True),
+    ],
+    ids=["SGD", "Adam", "AdamW"],
+)
+def test_in_a_game_the_answer_is_where_ds_own_optimizer_leads(make: Any) -> None:
+    g, d = play.players(dtype=torch.float64)
+    opt_d, trick = make(d.parameters()), Unrolled(k=3)
+    game = stabilgan.attach(g, d, play.sgd(g), opt_d, [trick], loss=losses.logistic)
+    real, fake = torch.randn(6, 2).double(), g(torch.randn(6, 4).double())
+
+    def move(module: nn.Module, optimizer: torch.optim.Optimizer, shown: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        losses.logistic.d(module(shown), module(fake.detach())).backward()
+        optimizer.step()
+
+    for _ in range(2):
+        game.fake(fake.detach())
+        move(d, opt_d, game.real(real))
+    game.critic(fake)
+    later = copy.deepcopy(d)
+    optimizer = make(later.parameters())
+    optimizer.load_state_dict(copy.deepcopy(opt_d.state_dict()))
+    for _ in range(3):
+        move(later, optimizer, real)
+    assert trick._answered is not None
+    for name, w in later.named_parameters():
+        torch.testing.assert_close(trick._answered[name], w, rtol=1e-10, atol=1e-12)
+
+
 def test_with_adam_gs_gradient_is_the_slope_of_the_loss_against_the_d_that_adam_leads_to() -> None:
     """By finite differences: for G's samples moved a little, D's own optimizer makes the k steps."""
     torch.manual_seed(1)

@@ -30,8 +30,11 @@ def described(subject: Subject) -> None:
     for condition in trick.limits.keys() - CONDITIONS.keys():  # words of its own are for readers alone
         if near := difflib.get_close_matches(condition, CONDITIONS, n=1, cutoff=0.7):
             raise Broken(f"limits has {condition!r}, which no promise knows; did you mean {near[0]!r}?")
-    if strange := [name for name in trick.fits or () if name not in losses.LOSSES]:
-        raise Broken(f"fits has {strange[0]!r}; expected names of losses: {', '.join(losses.LOSSES)}")
+    for said, names in (("fits", trick.fits), ("made_for", trick.made_for)):
+        if strange := [name for name in sorted(names or ()) if name not in losses.LOSSES]:
+            raise Broken(f"{said} has {strange[0]!r}; expected names of losses: {', '.join(losses.LOSSES)}")
+    if trick.fits is not None and trick.made_for is not None and (apart := trick.made_for - trick.fits):
+        raise Broken(f"it is made for {min(apart)}, which it does not fit; expected made_for to be within fits")
     if not isinstance(trick.cost, Cost):
         raise Broken(f"cost is {trick.cost!r}; expected a stabilgan.Cost")
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stabilgan.game import PLAYERS
-from stabilgan.testing.play import params, sgd
+from stabilgan.testing.play import fused_sgd, params, sgd
 from stabilgan.testing.promise import Broken, NotAsked, Promise, Subject
 from stabilgan.testing.promises.loops import Players, finite
 from stabilgan.testing.refuse_sync import RefuseSync
@@ -49,7 +49,7 @@ def penalises_in_float32(subject: Subject) -> None:
     if not t.game.acting("penalty"):
         raise NotAsked("it has no penalty")
     for player in PLAYERS:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(subject.device.type, torch.bfloat16):
             value = t.game.tricks[0].penalty(player, t.game)
         if value is not None and value.dtype != torch.float32:
             raise Broken(f"penalty({player!r}) is {value.dtype} under autocast; call D through game.score")
@@ -57,12 +57,28 @@ def penalises_in_float32(subject: Subject) -> None:
 
 def is_unmoved_by_a_grad_scaler(subject: Subject) -> None:
     """A power of two scales without rounding; what is left is the order of additions."""
+    on_cpu = subject.device.type == "cpu"
+    optimizer = sgd if on_cpu else fused_sgd  # for which the scaler itself does not wait
 
     def ends(enabled: bool) -> Players:
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
-        return subject.by_hand(3, optimizer=sgd, scaler=scaler)
+        return subject.by_hand(3, optimizer=optimizer, scaler=_scaler(subject, enabled))
 
-    _near(ends(True), ends(False), 1e-6, 1e-7, "with losses scaled by 1024")
+    _near(ends(True), ends(False), 1e-6 if on_cpu else 1e-4, 1e-7 if on_cpu else 1e-5, "with losses scaled by 1024")
+
+
+def sits_out_an_overflow(subject: Subject) -> None:
+    """A fused optimizer hears of the step that its scaler leaves out, and so do tricks."""
+    scaled = subject.by_hand(3, optimizer=fused_sgd, scaler=_scaler(subject), overflow=2)
+    plain = subject.by_hand(2, optimizer=fused_sgd)
+    _near(scaled, plain, 1e-4, 1e-5, "after two steps and one that a GradScaler leaves out for its overflow")
+    finite(
+        subject.by_hand(4, optimizer=fused_sgd, scaler=_scaler(subject), overflow=1, autocast=True),
+        "under autocast, two steps after one that a GradScaler leaves out for its overflow",
+    )
+
+
+def _scaler(subject: Subject, enabled: bool = True) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(subject.device.type, init_scale=1024.0, enabled=enabled)
 
 
 def plays_with_compiled_players(subject: Subject) -> None:
@@ -92,5 +108,6 @@ PROMISES = (
     Promise("autocast", "Autocast leaves finite float32 weights.", leaves_finite_float32_weights, "autocast"),
     Promise("float32 penalty", "A penalty is computed in float32 under autocast.", penalises_in_float32, "autocast"),
     Promise("scaler", "A GradScaler changes nothing where nothing overflows.", is_unmoved_by_a_grad_scaler, "scaler"),
+    Promise("overflow", "A step that a GradScaler leaves out moves no weight.", sits_out_an_overflow, "scaler"),
     Promise("compile", "Compiled players end where eager ones do.", plays_with_compiled_players, "compile", slow=True),
 )

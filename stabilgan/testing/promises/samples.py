@@ -38,36 +38,44 @@ def plays_with_images(subject: Subject) -> None:
 def plays_with_labels(subject: Subject) -> None:
     world = LABELLED_IMAGES if subject.world.images else LABELLED_POINTS
     t = subject.trainer(world=world)
-    known: dict[bytes, int] = {}
-    t.game.g.register_forward_hook(lambda g, given, out: _remember(known, out, given[1]))
-    t.game.d.register_forward_pre_hook(lambda d, given: _compare(known, *given))
+    made, shown = list[tuple[Tensor, Tensor]](), list[tuple[Tensor, Tensor]]()
+    t.game.g.register_forward_hook(lambda g, given, out: made.append(_kept(out, given[1])))
+    t.game.d.register_forward_pre_hook(lambda d, given: shown.append(_kept(*given)))
 
     def draw(n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         x, y = world.batch(n, generator)
-        _remember(known, x, y)
+        made.append((x, y))
         return x, y
 
     t.fit(draw, 4)
     finite((t.game.g, t.game.d), "after 4 conditional steps")
+    _hold_labels(made, shown)
     stopped = subject.trainer(world=world).fit(world.data, 3)
     again = taken_up(written(stopped.state_dict()), subject.trainer(world=world)).fit(world.data, 1)
     if found := difference(again.state_dict(), t.state_dict()):
         raise Broken(f"taken up after 3 conditional steps, the run ends otherwise: {found}")
 
 
-def _remember(known: dict[bytes, int], x: Tensor, y: Tensor) -> None:
-    known.update(zip(_rows(x), y.tolist(), strict=True))
-
-
-def _compare(known: dict[bytes, int], x: Tensor, y: Tensor) -> None:
+def _kept(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if len(x) != len(y):
         raise Broken(f"D was shown {len(x)} samples with {len(y)} labels; what moves samples moves game.labels")
-    if any(known.get(row, label) != label for row, label in zip(_rows(x), y.tolist(), strict=True)):
-        raise Broken("D was shown a sample with the label of another one; what moves samples moves game.labels")
+    return x.detach().clone(), y.clone()
+
+
+def _hold_labels(made: list[tuple[Tensor, Tensor]], shown: list[tuple[Tensor, Tensor]]) -> None:
+    """Raises Broken where D was shown a sample with another label than it was made or drawn with.
+
+    What is looked at only afterwards makes no step wait. A sample that nobody made, such as an augmented one, may have
+    any label.
+    """
+    known = {row: label for x, y in made for row, label in zip(_rows(x), y.tolist(), strict=True)}
+    for x, y in shown:
+        if any(known.get(row, label) != label for row, label in zip(_rows(x), y.tolist(), strict=True)):
+            raise Broken("D was shown a sample with the label of another one; what moves samples moves game.labels")
 
 
 def _rows(x: Tensor) -> list[bytes]:
-    return [row.tobytes() for row in x.detach().contiguous().numpy()]
+    return [row.tobytes() for row in x.detach().cpu().contiguous().numpy()]
 
 
 PROMISES = (
