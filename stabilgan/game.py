@@ -82,7 +82,10 @@ class Trick:
     made_for: ClassVar[frozenset[str] | None] = None
     """Names of the losses that its source has it for; it plays with all that it fits. None where that names none."""
     limits: ClassVar[Mapping[str, str]] = {}
-    """Conditions that it can't honour ("labels", "compile", "points", ...) -> what happens there."""
+    """Conditions that it can't honour ("labels", "compile", "points", ...) -> what happens there.
+
+    It begins with "refused" where the trick does not play under that condition; else it plays, but in part.
+    """
     needs_latents: ClassVar[bool] = False
     """True where it calls G again: the game then notes what G was called with, in `Seen.made_by`."""
 
