@@ -10,22 +10,32 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("mnist", "ring")
+RESULTS = ROOT / "benchmarks" / "results"
+FOLDERS = ("mnist", "ring", "tricks-mnist", "tricks-ring")
 TARGET = ROOT / "stabilgan" / "diagnosis" / "evidence.json"
 
 
 def collected() -> list[dict[str, Any]]:
-    """One entry for each arm of each published bench, compared with the arm without tricks."""
+    """One entry for each arm of each published bench that was judged, compared with the arm without tricks.
+
+    What all tricks alone cost was timed by itself (`compare_tricks.py time`).
+    """
+    times = json.loads((RESULTS / "tricks-time.json").read_text())
     found = []
     for folder in FOLDERS:
-        path = f"benchmarks/results/{folder}"
-        for bench in json.loads((ROOT / path / "summary.json").read_text())["benches"]:
+        for bench in json.loads((RESULTS / folder / "summary.json").read_text())["benches"]:
             plain = next(arm for arm in bench["arms"] if arm["name"] == "none")
-            found += [entry(bench, arm, plain, path) for arm in bench["arms"] if arm["name"] != "none"]
+            for arm in bench["arms"]:
+                if arm["name"] != "none" and arm["judged"]:
+                    name = arm["name"].partition(":")[0]
+                    slower = times[bench["workload"]][name] if folder.startswith("tricks-") else arm["slowdown"]
+                    found.append(entry(bench, arm, plain, slower, f"benchmarks/results/{folder}"))
     return found
 
 
-def entry(bench: dict[str, Any], arm: dict[str, Any], plain: dict[str, Any], path: str) -> dict[str, Any]:
+def entry(
+    bench: dict[str, Any], arm: dict[str, Any], plain: dict[str, Any], slower: float, path: str
+) -> dict[str, Any]:
     """What a report says of an arm."""
     compared = arm["readings"][bench["primary"]]["comparison"]
     return {
@@ -39,7 +49,7 @@ def entry(bench: dict[str, Any], arm: dict[str, Any], plain: dict[str, Any], pat
         "reading": bench["primary"],
         "difference": round(compared["difference"], 3),
         "interval": [round(x, 3) for x in compared["interval"]],
-        "slowdown": round(arm["slowdown"], 2),
+        "slowdown": round(slower, 2),
         "verdict": arm["verdict"],
         "records": path,
     }
