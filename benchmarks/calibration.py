@@ -97,8 +97,8 @@ def show_plan(as_json: bool) -> None:
         return
     found = Counter((run.intended, parts[run.id]) for run in plan.runs())
     for kind in dict.fromkeys(run.intended for run in plan.runs()):
-        click.echo(f"{kind:26s} tune {found[kind, 'tune']:4d}   test {found[kind, 'test']:4d}")
-    click.echo(f"{'all':26s} tune {_of('tune', found):4d}   test {_of('test', found):4d}")
+        click.echo(f"{kind:26s}" + "  ".join(f" {part} {found[kind, part]:4d}" for part in plan.PARTS))
+    click.echo(f"{'all':26s}" + "  ".join(f" {part} {_of(part, found):4d}" for part in plan.PARTS))
 
 
 def _of(part: str, found: Counter[tuple[str, str]]) -> int:
@@ -106,7 +106,7 @@ def _of(part: str, found: Counter[tuple[str, str]]) -> int:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; runs go to OUT/tune and OUT/test.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; runs go to OUT/PART.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--only", multiple=True, help="Train only runs whose id holds this regular expression; may be repeated.")
 @click.option("--part", type=click.Choice(["all", *plan.PARTS]), default="all", show_default=True)
