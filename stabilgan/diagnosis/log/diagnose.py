@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, Any
 
-from stabilgan.diagnosis.dynamics import Judgement, judge_series, unused
+from stabilgan.diagnosis.dynamics import Judgement, judge_series, passing, unused
 from stabilgan.diagnosis.families import believe, named
 from stabilgan.diagnosis.findings import Diagnosis, Evidence, Finding, InputError
 from stabilgan.diagnosis.log.columns import Game, check_mapping, games
@@ -118,6 +118,7 @@ def _judge(game: Game, loss: str | None) -> tuple[Judgement, list[str]]:
     notes = [str(beliefs)] if {"d_loss", "g_loss", "g_adv"} & set(game.columns) else []
     idle = unused(game.columns)
     notes += [f"{name} is never a number: a term that this run does not use, no fault" for name in idle]
+    notes += passing(game.columns)
     return judge_series(game.columns, beliefs=beliefs), notes
 
 
