@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import fisher_exact
 from torch import Tensor
 
 from stabilgan.diagnosis import InputError, copies, null, regions, verdicts
@@ -160,6 +161,47 @@ def test_copied_training_samples_are_counted(share: float) -> None:
     assert names(found) == ["memorisation"]
     assert found.findings[0].severity == pytest.approx(share, abs=0.02)
     assert names(judged(held, new, train=train)) == []
+
+
+def test_a_copy_or_two_among_few_samples_are_no_memorisation_and_the_same_share_of_many_is() -> None:
+    for n, expected in ((24, []), (400, ["memorisation"])):
+        rng = torch.Generator().manual_seed(0)
+        train, held, fake = torch.randn(3, n, 6, generator=rng)
+        fake[: n // 12] = train[: n // 12]
+        few = judged(held, fake, train=train)
+        assert names(few) == expected
+        copied = next(e for e in few.evidence if e.name == "copied")
+        assert copied.value == pytest.approx(1 / 12, abs=0.01)
+
+
+def test_chance_is_fishers_exact_test_on_copies_among_fakes_and_among_reals() -> None:
+    rng = torch.Generator().manual_seed(0)
+    train, held, fake = torch.randn(600, 6, generator=rng), torch.randn(300, 6, generator=rng), torch.zeros(60, 6)
+    fake += torch.randn(60, 6, generator=rng)
+    found = copies.neighbours(held, fake, 2)
+    for n in range(12):
+        fake[:n] = train[:n]
+        memory = copies.memory(held, fake, copies.neighbours(held, fake, 2) if n else found, train)
+        odds = []
+        for ours, theirs in ((memory.share, memory.reference), (memory.exact, memory.exact_reference)):
+            ours, theirs = round(ours * 60), round(theirs * 300)
+            table = [[ours, 60 - ours], [theirs, 300 - theirs]]
+            odds.append(fisher_exact(table, alternative="greater").pvalue)
+        assert memory.surely() == (min(odds) < 1e-3)
+    assert memory.surely()
+
+
+def test_a_hundred_times_as_many_fakes_as_reals_lie_nearer_to_each_other_and_repeat_nothing() -> None:
+    few, many = (torch.rand(n, 1, generator=torch.Generator().manual_seed(n)) for n in (60, 6000))
+    again = copies.repeats(few, many, copies.neighbours(few, many, 2))
+    assert again.n == 60
+    assert again.share <= again.reference + 0.02
+    assert "mode_collapse" not in names(judged(few, many))
+    # and the other way round: what few fakes repeat is measured by so few reals
+    twins = few.clone()
+    twins[:20] = few[20:40] + 0.002 / 60
+    again = copies.repeats(many, twins, copies.neighbours(many, twins, 2))
+    assert again.share == pytest.approx(20 / 60, abs=0.05)
 
 
 def test_a_small_training_set_learned_by_heart_is_found_by_the_distance_to_it() -> None:

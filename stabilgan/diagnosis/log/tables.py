@@ -106,7 +106,7 @@ def delimiter(head: str) -> str | None:
 
 
 def _told(line: str) -> bool:
-    """Whether a line of a table says something: not one that is empty, a comment, or the `sep=;` that Excel asks for."""
+    """Whether a line of a table says something: it is not empty, no comment, and not the `sep=;` of Excel."""
     return bool(line.strip()) and not line.startswith(("#", "sep=", "\ufeffsep="))
 
 
