@@ -5,10 +5,11 @@
     python benchmarks/calibration.py watch calibration --part tune
     python benchmarks/calibration.py diagnose calibration --part tune
     python benchmarks/calibration.py constructed
+    python benchmarks/calibration.py few
     python benchmarks/calibration.py once calibration
     python benchmarks/calibration.py report
 
-Needs MNIST under $STABILGAN_DATA. Training takes about 30 minutes of a CPU core; a finished run is not run again.
+Needs MNIST under $STABILGAN_DATA. Training takes about an hour of a CPU core; a finished run is not run again.
 """
 
 from __future__ import annotations
@@ -301,7 +302,7 @@ def records(root: Path) -> None:
 @main.command("report")
 def write_report() -> None:
     """Makes report.json and the tables of docs/diagnosis.md from the committed records."""
-    from calibrating import constructed, report
+    from calibrating import constructed, few, report
 
     parts = {}
     for part in plan.PARTS:
@@ -309,10 +310,14 @@ def write_report() -> None:
             lines = [json.loads(line) for line in (RESULTS / f"{part}.jsonl").read_text().splitlines()]
             parts[part] = report.summary(lines)
     found: dict[str, Any] = dict(parts)
-    text = "\n".join(report.table(part, parts[part]) for part in reversed(parts))
+    # The confirming part in full; of what the rules were mended after, the rates alone.
+    text = "\n".join(report.table(part, parts[part], matrices=part == "confirm") for part in reversed(parts))
     if (RESULTS / "constructed.json").exists():
         found["constructed"] = json.loads((RESULTS / "constructed.json").read_text())
         text += "\n" + constructed.table(found["constructed"])
+    if (RESULTS / "few.json").exists():
+        found["few"] = json.loads((RESULTS / "few.json").read_text())
+        text += "\n" + few.table(found["few"])
     (RESULTS / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     if DOCS.exists():
         DOCS.write_text(report.put(text, DOCS.read_text()))
@@ -321,20 +326,20 @@ def write_report() -> None:
 
 @main.command()
 @click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.option("--part", type=click.Choice(plan.PARTS), default=plan.PARTS[-1], show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
-@click.option("--again", is_flag=True, help="Although the test part was used before.")
+@click.option("--again", is_flag=True, help="Although the part was used before.")
 @click.option("--resume", is_flag=True, help="Go on where it was stopped.")
 @click.pass_context
-def once(context: click.Context, root: Path, jobs: int, again: bool, resume: bool) -> None:
-    """Everything at the very end: watches and diagnoses both parts, the test part for the first time, and reports."""
+def once(context: click.Context, root: Path, part: str, jobs: int, again: bool, resume: bool) -> None:
+    """Everything at the very end: watches and diagnoses a part for the first time, keeps its records, and reports."""
     from calibrating import found
 
-    if (RESULTS / "test.jsonl").exists() and not again:
-        raise click.ClickException(f"{RESULTS / 'test.jsonl'} is there: the test part was used; --again uses it again")
+    if (RESULTS / f"{part}.jsonl").exists() and not again:
+        raise click.ClickException(f"{RESULTS / part}.jsonl is there: the part was used; --again uses it again")
     context.invoke(records, root=root)
-    for part in reversed(plan.PARTS):
-        _watched(root, part, jobs)
-        _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
+    _watched(root, part, jobs)
+    _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
     context.invoke(write_report)
 
 
@@ -349,6 +354,18 @@ def show_constructed(quick: bool) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "constructed.json").write_text(json.dumps(found, indent=1) + "\n")
     click.echo(constructed.table(found))
+
+
+@main.command("few")
+@click.option("--draws", default=200, show_default=True, help="Of each kind of data at each size.")
+def show_few(draws: int) -> None:
+    """Reals against reals with 20 to 150 samples of each side: how often an alarm is raised."""
+    from calibrating import few
+
+    found = few.study(draws)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "few.json").write_text(json.dumps(found, indent=1) + "\n")
+    click.echo(few.table(found))
 
 
 if __name__ == "__main__":

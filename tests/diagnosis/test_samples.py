@@ -50,7 +50,7 @@ def test_reals_against_reals_are_healthy_and_near_the_middle_of_their_own_range(
             assert e.reference == pytest.approx(e.value, abs=0.06)
 
 
-@pytest.mark.parametrize(("n", "least"), [(1000, 1), (600, 4)])
+@pytest.mark.parametrize(("n", "least"), [(1000, 1), (800, 4)])
 def test_severity_is_what_is_left_out_of_the_modes(n: int, least: int) -> None:
     real, severities = grid(n, 0), []
     for dropped in (0, 1, 4, 10, 20, 24):
@@ -286,6 +286,30 @@ def test_memory_with_a_limit_of_one_is_the_inauthentic_share() -> None:
     train, held, fake = torch.randn(300, 4, generator=rng).split(100)
     found = copies.memory(held, fake, copies.neighbours(held, fake, 5), train)
     assert (found.ratio <= 1).double().mean().item() == pytest.approx(1 - authenticity(train, fake).share)
+
+
+def test_reals_are_drawn_as_well_so_ten_of_them_without_a_fake_are_no_loss_and_twenty_are() -> None:
+    fake = torch.arange(1, 11).repeat(10)
+    for there, lost in ((10, ()), (20, (0,))):
+        real = torch.cat([torch.zeros(there), torch.arange(1, 11).repeat(10)[there:]]).long()
+        assert regions.histogram(real, fake).cells == lost
+    # the chance itself, as scipy has it
+    a, b = torch.tensor([10, 45, 45]), torch.tensor([1, 60, 59])
+    rest = [
+        fisher_exact([[y, 120 - y], [x, 100 - x]], alternative="less").pvalue for x, y in ((10, 1), (45, 60), (45, 59))
+    ]
+    assert regions.chance(a, b).tolist() == pytest.approx(rest)
+
+
+def test_what_is_lost_beside_much_that_is_lost_needs_less() -> None:
+    def lost(sizes: list[int]) -> int:
+        real = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        fake = torch.full((len(real),), len(sizes) - 1)
+        return len(regions.histogram(real, fake).cells)
+
+    assert lost([14] + [8] * 10 + [400]) == 1  # one in twelve has to be as rare as 1e-3 / 12
+    assert lost([11] + [8] * 10 + [400]) == 0
+    assert lost([14] * 8 + [11] * 2 + [400]) == 10  # what is too little alone is enough beside eight that are lost
 
 
 def test_a_dropped_class_is_a_mode_of_its_own_and_half_a_cloud_is_not() -> None:
