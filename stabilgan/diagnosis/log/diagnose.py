@@ -91,6 +91,8 @@ def diagnose_log(
                 curves.setdefault(
                     f"{who}: {series.label}" if who else series.label, (series.step[::every], series.value[::every])
                 )
+    if log.store.crowded:
+        undecided.append("rows of several runs are mixed and can't be told apart; give each run a file of its own")
     if log.watched is not None:
         known = {f.failure for f in findings}
         findings += [f for f in log.watched.findings() if f.failure not in known]

@@ -71,6 +71,8 @@ def read_log(
 def _read_text(text: Text, store: Store, wanted: Sequence[str]) -> Log:
     rows = Rows(store, wanted)
     head = text.head.lstrip("\ufeff \t\r\n")
+    if re.match(r"<(?:!doctype\s+)?html", head, re.IGNORECASE):
+        raise InputError(f"{text.name} is an HTML page, not a log; get the file itself (the raw view, or download it)")
     if re.match(r'\{\s*"|\{\s*\}|\[\s*(?:\{|\])', head):
         if _one_object_a_line(head):
             skipped = read_json_lines(text.lines, rows)
