@@ -15,6 +15,7 @@ Needs MNIST under $STABILGAN_DATA. Training takes about an hour of a CPU core; a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -113,8 +114,6 @@ def _of(part: str, found: Counter[tuple[str, str]]) -> int:
 @click.option("--part", type=click.Choice(["all", *plan.PARTS]), default="all", show_default=True)
 def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
     """Trains every run that is not there yet. Ctrl-C loses at most the runs under way."""
-    import hashlib
-
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     parts = plan.parts()
@@ -124,8 +123,7 @@ def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
         if part in ("all", parts[run.id]) and (not only or any(re.search(text, run.id) for text in only))
     ]
     todo = [(run, out / parts[run.id]) for run in wanted if not (out / parts[run.id] / run.id / "run.json").exists()]
-    # First variants first, else in the order of a hash, so that what is there at any time is a fair share of all.
-    todo.sort(key=lambda job: (job[0].variant, hashlib.sha256(job[0].id.encode()).hexdigest()))
+    todo.sort(key=lambda job: _turn(job[0]))
     for name in plan.PARTS:
         (out / name).mkdir(parents=True, exist_ok=True)
     share(out, {run.workload for run in wanted})
@@ -135,6 +133,11 @@ def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
         for name in each(_train, todo):
             progress.advance(task)
             progress.console.print(name)
+
+
+def _turn(run: plan.Run) -> tuple[int, str]:
+    """First variants first, else in the order of a hash, so that what is done at any time is a fair share of all."""
+    return run.variant, hashlib.sha256(run.id.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -270,11 +273,18 @@ def diagnose(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str,
 
 
 def _lines(
-    root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str = "", resume: bool = False
+    root: Path,
+    part: str,
+    jobs: int,
+    ways: tuple[str, ...],
+    only: str = "",
+    resume: bool = False,
+    most: int | None = None,
 ) -> list[dict[str, Any]]:
     from rich.progress import track
 
     runs = [run for run in known(root / part).values() if re.search(only, run["id"])]
+    runs = sorted(runs, key=lambda run: _turn(plan.Run(**run["run"])))[:most]
     work = [(run, root / "shared", ways, resume) for run in runs]
     with _workers(jobs) as each:
         return list(track(each(_diagnose, work), f"diagnosing {part}", total=len(work)))
@@ -330,8 +340,9 @@ def write_report() -> None:
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--again", is_flag=True, help="Although the part was used before.")
 @click.option("--resume", is_flag=True, help="Go on where it was stopped.")
+@click.option("--most", type=int, help="Only so many runs, in the order of training.")
 @click.pass_context
-def once(context: click.Context, root: Path, part: str, jobs: int, again: bool, resume: bool) -> None:
+def once(context: click.Context, root: Path, part: str, jobs: int, again: bool, resume: bool, most: int | None) -> None:
     """Everything at the very end: watches and diagnoses a part for the first time, keeps its records, and reports."""
     from calibrating import found
 
@@ -339,7 +350,7 @@ def once(context: click.Context, root: Path, part: str, jobs: int, again: bool, 
         raise click.ClickException(f"{RESULTS / part}.jsonl is there: the part was used; --again uses it again")
     context.invoke(records, root=root)
     _watched(root, part, jobs)
-    _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
+    _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume, most=most))
     context.invoke(write_report)
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import calibration
-from calibrating import keep, nets, plan, play, report, truth
+from calibrating import few, keep, nets, plan, play, report, truth
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +342,36 @@ def test_rates_are_counted_as_by_hand() -> None:
     assert ("log", "false alarm on a healthy run", "oscillation", "b") in report.misses(lines)
     table = report.table("test", report.summary(lines))
     assert "| **false alarms on healthy runs** | 50 % (1 of 2; 9 to 91) |" in table
+
+
+def test_each_part_has_a_title_and_the_matrices_only_where_they_are_asked_for() -> None:
+    found = report.summary([line("a", "yes"), line("b", "no", true="divergence", found=("divergence",))])
+    for part in plan.PARTS:
+        assert report.table(part, found).startswith(f"### {report.TITLES[part]}\n")
+    assert "What is found by log" in report.table("confirm", found)
+    assert "What is found by log" not in report.table("test", found, matrices=False)
+
+
+def test_few_samples_are_drawn_twice_from_the_same_data_and_counted() -> None:
+    found = few._one(few.cloud, 20, 3)
+    assert (found["hits"], found["n"], found["cannot tell"], found["failures"]) == (0, 3, 3, {})
+
+    def other(n: int, rng: torch.Generator) -> few.Side:  # the second half is one point
+        x = torch.randn(n, 2, generator=rng)
+        x[n // 2 :] = x[0]
+        return x, None
+
+    found = few._one(other, 30, 2)
+    assert (found["hits"], found["failures"]["mode_collapse"]) == (2, 2)
+    assert "| a cloud: alarms | 100 % (2 of 2; 34 to 100) |" in few.table({"a cloud": {"30": found}})
+
+
+def test_a_part_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "RESULTS", tmp_path)
+    (tmp_path / "confirm.jsonl").write_text("")
+    said = CliRunner().invoke(calibration.main, ["once", str(tmp_path), "--part", "confirm"])
+    assert said.exit_code == 1
+    assert "the part was used; --again uses it again" in said.output
 
 
 def test_the_table_replaces_only_what_is_between_the_marks() -> None:
