@@ -5,15 +5,17 @@
     python benchmarks/calibration.py watch calibration --part tune
     python benchmarks/calibration.py diagnose calibration --part tune
     python benchmarks/calibration.py constructed
+    python benchmarks/calibration.py few
     python benchmarks/calibration.py once calibration
     python benchmarks/calibration.py report
 
-Needs MNIST under $STABILGAN_DATA. Training takes about 30 minutes of a CPU core; a finished run is not run again.
+Needs MNIST under $STABILGAN_DATA. Training takes about an hour of a CPU core; a finished run is not run again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -97,8 +99,8 @@ def show_plan(as_json: bool) -> None:
         return
     found = Counter((run.intended, parts[run.id]) for run in plan.runs())
     for kind in dict.fromkeys(run.intended for run in plan.runs()):
-        click.echo(f"{kind:26s} tune {found[kind, 'tune']:4d}   test {found[kind, 'test']:4d}")
-    click.echo(f"{'all':26s} tune {_of('tune', found):4d}   test {_of('test', found):4d}")
+        click.echo(f"{kind:26s}" + "  ".join(f" {part} {found[kind, part]:4d}" for part in plan.PARTS))
+    click.echo(f"{'all':26s}" + "  ".join(f" {part} {_of(part, found):4d}" for part in plan.PARTS))
 
 
 def _of(part: str, found: Counter[tuple[str, str]]) -> int:
@@ -106,14 +108,12 @@ def _of(part: str, found: Counter[tuple[str, str]]) -> int:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; runs go to OUT/tune and OUT/test.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; runs go to OUT/PART.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--only", multiple=True, help="Train only runs whose id holds this regular expression; may be repeated.")
 @click.option("--part", type=click.Choice(["all", *plan.PARTS]), default="all", show_default=True)
 def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
     """Trains every run that is not there yet. Ctrl-C loses at most the runs under way."""
-    import hashlib
-
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     parts = plan.parts()
@@ -123,8 +123,7 @@ def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
         if part in ("all", parts[run.id]) and (not only or any(re.search(text, run.id) for text in only))
     ]
     todo = [(run, out / parts[run.id]) for run in wanted if not (out / parts[run.id] / run.id / "run.json").exists()]
-    # First variants first, else in the order of a hash, so that what is there at any time is a fair share of all.
-    todo.sort(key=lambda job: (job[0].variant, hashlib.sha256(job[0].id.encode()).hexdigest()))
+    todo.sort(key=lambda job: _turn(job[0]))
     for name in plan.PARTS:
         (out / name).mkdir(parents=True, exist_ok=True)
     share(out, {run.workload for run in wanted})
@@ -134,6 +133,11 @@ def train(out: Path, jobs: int, only: tuple[str, ...], part: str) -> None:
         for name in each(_train, todo):
             progress.advance(task)
             progress.console.print(name)
+
+
+def _turn(run: plan.Run) -> tuple[int, str]:
+    """First variants first, else in the order of a hash, so that what is done at any time is a fair share of all."""
+    return run.variant, hashlib.sha256(run.id.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -269,11 +273,18 @@ def diagnose(root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str,
 
 
 def _lines(
-    root: Path, part: str, jobs: int, ways: tuple[str, ...], only: str = "", resume: bool = False
+    root: Path,
+    part: str,
+    jobs: int,
+    ways: tuple[str, ...],
+    only: str = "",
+    resume: bool = False,
+    most: int | None = None,
 ) -> list[dict[str, Any]]:
     from rich.progress import track
 
     runs = [run for run in known(root / part).values() if re.search(only, run["id"])]
+    runs = sorted(runs, key=lambda run: _turn(plan.Run(**run["run"])))[:most]
     work = [(run, root / "shared", ways, resume) for run in runs]
     with _workers(jobs) as each:
         return list(track(each(_diagnose, work), f"diagnosing {part}", total=len(work)))
@@ -301,7 +312,7 @@ def records(root: Path) -> None:
 @main.command("report")
 def write_report() -> None:
     """Makes report.json and the tables of docs/diagnosis.md from the committed records."""
-    from calibrating import constructed, report
+    from calibrating import constructed, few, report
 
     parts = {}
     for part in plan.PARTS:
@@ -309,10 +320,14 @@ def write_report() -> None:
             lines = [json.loads(line) for line in (RESULTS / f"{part}.jsonl").read_text().splitlines()]
             parts[part] = report.summary(lines)
     found: dict[str, Any] = dict(parts)
-    text = "\n".join(report.table(part, parts[part]) for part in reversed(parts))
+    # The confirming part in full; of what the rules were mended after, the rates alone.
+    text = "\n".join(report.table(part, parts[part], matrices=part == "confirm") for part in reversed(parts))
     if (RESULTS / "constructed.json").exists():
         found["constructed"] = json.loads((RESULTS / "constructed.json").read_text())
         text += "\n" + constructed.table(found["constructed"])
+    if (RESULTS / "few.json").exists():
+        found["few"] = json.loads((RESULTS / "few.json").read_text())
+        text += "\n" + few.table(found["few"])
     (RESULTS / "report.json").write_text(json.dumps(found, indent=1) + "\n")
     if DOCS.exists():
         DOCS.write_text(report.put(text, DOCS.read_text()))
@@ -321,20 +336,21 @@ def write_report() -> None:
 
 @main.command()
 @click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.option("--part", type=click.Choice(plan.PARTS), default=plan.PARTS[-1], show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
-@click.option("--again", is_flag=True, help="Although the test part was used before.")
+@click.option("--again", is_flag=True, help="Although the part was used before.")
 @click.option("--resume", is_flag=True, help="Go on where it was stopped.")
+@click.option("--most", type=int, help="Only so many runs, in the order of training.")
 @click.pass_context
-def once(context: click.Context, root: Path, jobs: int, again: bool, resume: bool) -> None:
-    """Everything at the very end: watches and diagnoses both parts, the test part for the first time, and reports."""
+def once(context: click.Context, root: Path, part: str, jobs: int, again: bool, resume: bool, most: int | None) -> None:
+    """Everything at the very end: watches and diagnoses a part for the first time, keeps its records, and reports."""
     from calibrating import found
 
-    if (RESULTS / "test.jsonl").exists() and not again:
-        raise click.ClickException(f"{RESULTS / 'test.jsonl'} is there: the test part was used; --again uses it again")
+    if (RESULTS / f"{part}.jsonl").exists() and not again:
+        raise click.ClickException(f"{RESULTS / part}.jsonl is there: the part was used; --again uses it again")
     context.invoke(records, root=root)
-    for part in reversed(plan.PARTS):
-        _watched(root, part, jobs)
-        _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume))
+    _watched(root, part, jobs)
+    _keep(part, _lines(root, part, jobs, found.WAYS, resume=resume, most=most))
     context.invoke(write_report)
 
 
@@ -349,6 +365,18 @@ def show_constructed(quick: bool) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "constructed.json").write_text(json.dumps(found, indent=1) + "\n")
     click.echo(constructed.table(found))
+
+
+@main.command("few")
+@click.option("--draws", default=200, show_default=True, help="Of each kind of data at each size.")
+def show_few(draws: int) -> None:
+    """Reals against reals with 20 to 150 samples of each side: how often an alarm is raised."""
+    from calibrating import few
+
+    found = few.study(draws)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "few.json").write_text(json.dumps(found, indent=1) + "\n")
+    click.echo(few.table(found))
 
 
 if __name__ == "__main__":

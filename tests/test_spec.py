@@ -1,5 +1,7 @@
 """The grammar of tricks: what it makes, and what it says of mistakes."""
 
+import inspect
+
 import pytest
 
 from stabilgan import spec
@@ -61,3 +63,10 @@ def test_an_explicit_arm_makes_every_part_one_arm() -> None:
 
 def test_one_name_twice_is_one_arm() -> None:
     assert parse_arms("r1,r1") == ["none", "r1"]
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_the_defaults_of_every_trick_can_be_written_into_a_list_of_arms(name: str) -> None:
+    given = {k: p.default for k, p in inspect.signature(TRICKS[name]).parameters.items() if isinstance(p.default, str)}
+    arm = ":".join([name, *(f"{k}={v}" for k, v in given.items() if v)])
+    assert parse_arms(arm) == ["none", arm]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,13 @@ from typing import Any
 
 FAMILIES = ("logistic", "saturating", "hinge", "least_squares", "wasserstein", "relativistic")
 WORKLOADS = ("ring", "grid", "mnist")
-PARTS = ("tune", "test")
+PARTS = ("tune", "test", "confirm")
+HALVES = PARTS[:2]
+"""The parts that were there before the rules were mended; "confirm" was drawn after that, and used once."""
+
+
+CONFIRM_FROM, MORE_FROM = 100, 50
+"""Where the numbers in the names of confirming runs begin; and those of runs over families in turn, beyond that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +68,14 @@ class Run:
     shift: float = 0.0
 
     @property
+    def number(self) -> int:
+        """The last number of its name."""
+        return int(self.id.rpartition("-")[2])
+
+    @property
     def variant(self) -> int:
-        """The last number of its name; of healthy runs, of which there are more, a third of it."""
-        n = int(self.id.rpartition("-")[2])
+        """Its number in its part; of healthy runs, of which there are more, a third of it."""
+        n = self.number % MORE_FROM
         return n // 3 if self.intended == "healthy" else n
 
 
@@ -199,8 +211,38 @@ MORE: Mapping[str, Mapping[str, int]] = {
 """Runs for each workload, over families in turn."""
 
 
+CONFIRMED: Mapping[str, Mapping[str, int]] = {
+    "healthy": {"ring": 15, "grid": 15, "mnist": 9},
+    "discriminator_saturated": {"ring": 5, "grid": 0, "mnist": 0},
+    "mode_dropping": {"ring": 2, "grid": 1, "mnist": 1},
+    "memorisation": {"ring": 1, "grid": 4, "mnist": 0},
+    "latent_ignored": {"ring": 1, "grid": 1, "mnist": 1},
+    "nan": {"ring": 1, "grid": 1, "mnist": 1},
+    "discriminator_dead": {"ring": 1, "grid": 1, "mnist": 1},
+    "stalled": {"ring": 1, "grid": 1, "mnist": 1},
+    "oscillation": {"ring": 3, "grid": 1, "mnist": 0},
+}
+"""Runs of the confirming part for each family and workload."""
+CONFIRMED_MORE: Mapping[str, Mapping[str, int]] = {
+    "discriminator_saturated": {"ring": 0, "grid": 2, "mnist": 0},
+    "mode_collapse": {"ring": 2, "grid": 2, "mnist": 2},
+    "memorisation": {"ring": 0, "grid": 0, "mnist": 2},
+    "latent_replaced": {"ring": 2, "grid": 2, "mnist": 2},
+    "rate_too_high": {"ring": 0, "grid": 3, "mnist": 3},
+    "discriminator_dead": {"ring": 3, "grid": 0, "mnist": 0},
+    "stalled": {"ring": 3, "grid": 0, "mnist": 0},
+    "oscillation": {"ring": 3, "grid": 0, "mnist": 0},
+}
+"""Runs of the confirming part for each workload, over families in turn."""
+
+
 def runs() -> Iterator[Run]:
     """Every run of the calibration; the same at every call."""
+    yield from _halves()
+    yield from _confirming()
+
+
+def _halves() -> Iterator[Run]:
     cells = [
         (kind, workload, family, n)
         for kind, counts in COUNTS.items()
@@ -234,17 +276,74 @@ def runs() -> Iterator[Run]:
         yield replace(run, steps=700) if kind == "healthy" and workload == "mnist" else run
 
 
+def _confirming() -> Iterator[Run]:
+    """The confirming part: the same ways into health and failure, with settings that a generator draws for each run."""
+    cells = [
+        (kind, workload, family, n)
+        for kind, counts in CONFIRMED.items()
+        for workload in WORKLOADS
+        for family in FAMILIES
+        for n in range(counts[workload])
+        if not (kind == "discriminator_saturated" and family == "wasserstein")
+    ]
+    for kind, counts in CONFIRMED_MORE.items():
+        cells += [(kind, w, FAMILIES[n % len(FAMILIES)], MORE_FROM + n) for w in WORKLOADS for n in range(counts[w])]
+    for kind, workload, family, n in cells:
+        name = f"{workload}-{family}-{kind}-{CONFIRM_FROM + n}"
+        chance = random.Random(f"confirm {name}")
+        if kind == "healthy":
+            settings = sound(workload, family, chance)
+            settings["schedule"] = "linear" if chance.random() < 0.2 else ""
+            if workload == "mnist":
+                settings["steps"] = chance.randint(900, 1100)
+        else:
+            settings = driven(kind, workload, family, n + _turn(family), chance)
+        run = Run(id=name, workload=workload, family=family, intended=kind, seed=chance.randrange(2**31), **settings)
+        yield drawn(run, chance)
+
+
+def drawn(run: Run, chance: random.Random) -> Run:
+    """The run with its numbers drawn anew, within what a user may well choose.
+
+    - Each rate times 0.7 to 1.4 (even in its logarithm), which comes on top of the 0.8 to 1.25 of `sound`.
+    - The batch from 32, 48, 64, 96 and 128 samples.
+    - Each width times 0.75 to 1.5, where it is 16 or more.
+    - With Adam, beta2 from 0.99, 0.995 and 0.999, and, of a healthy run, beta1 from 0 to 0.3 (points) or 0.3 to 0.6
+      (digits).
+    """
+    rates = [math.exp(chance.uniform(math.log(0.7), math.log(1.4))) for _ in range(2)]
+    widths = [math.exp(chance.uniform(math.log(0.75), math.log(1.5))) for _ in range(2)]
+    width_g, width_d = (round(w * f) if w >= 16 else w for w, f in zip((run.width_g, run.width_d), widths, strict=True))
+    changed = replace(
+        run,
+        lr_g=float(f"{run.lr_g * rates[0]:.4g}"),
+        lr_d=float(f"{run.lr_d * rates[1]:.4g}"),
+        batch=chance.choice((32, 48, 64, 96, 128)),
+        width_g=width_g,
+        width_d=width_d,
+    )
+    beta1, beta2 = chance.uniform(0, 0.3), chance.choice((0.99, 0.995, 0.999))
+    if run.optimizer != "adam":
+        return changed
+    if run.intended != "healthy":
+        return replace(changed, beta2=beta2)
+    return replace(changed, beta2=beta2, beta1=round(beta1 + (0.3 if run.workload == "mnist" else 0.0), 2))
+
+
 def _turn(family: str) -> int:
     return FAMILIES.index(family)
 
 
 def parts() -> dict[str, str]:
-    """Run -> "tune" or "test": by turns, in the order of a hash, within each intended failure and workload."""
+    """Run -> its part: "tune" or "test" by turns, in the order of a hash, within each intended failure and workload."""
     strata: dict[tuple[str, str], list[str]] = defaultdict(list)
+    found: dict[str, str] = {}
     for run in runs():
-        strata[run.intended, run.workload].append(run.id)
-    found = {}
+        if run.number >= CONFIRM_FROM:
+            found[run.id] = "confirm"
+        else:
+            strata[run.intended, run.workload].append(run.id)
     for turn, key in enumerate(sorted(strata)):
         ordered = sorted(strata[key], key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-        found |= {name: PARTS[(i + turn) % 2] for i, name in enumerate(ordered)}
+        found |= {name: HALVES[(i + turn) % 2] for i, name in enumerate(ordered)}
     return found

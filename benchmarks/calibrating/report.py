@@ -133,10 +133,17 @@ def percent(found: Mapping[str, Any] | None) -> str:
     return f"{100 * found['rate']:.0f} % ({found['hits']} of {found['n']}; {100 * low:.0f} to {100 * high:.0f})"
 
 
-def table(part: str, found: Mapping[str, Any]) -> str:
-    """The markdown of a summary: rates per failure and way in, then the confusion matrices."""
+TITLES = {
+    "confirm": "The confirming part, used once by the rules as they are",
+    "test": "The test half, used once by the rules as they were before",
+    "tune": "The tuning half",
+}
+
+
+def table(part: str, found: Mapping[str, Any], *, matrices: bool = True) -> str:
+    """The markdown of a summary: rates per failure and way in, delays, and, if asked for, the confusion matrices."""
     ways = list(found["ways"])
-    title = {"tune": "The tuning part", "test": "The part used once"}[part]
+    title = TITLES[part]
     rows = [
         f"### {title}",
         "",
@@ -163,7 +170,7 @@ def table(part: str, found: Mapping[str, Any]) -> str:
         cells = [_delay(found["ways"][way]["delay"].get(failure)) for way in ways]
         if any(cell != "-" for cell in cells):
             rows.append(f"| {about.title} | " + " | ".join(cells) + " |")
-    for way in ways:
+    for way in ways if matrices else ():
         rows += ["", *_matrix(way, found["ways"][way]["confusion"])]
     return "\n".join(rows) + "\n"
 

@@ -85,6 +85,8 @@ def diagnose(
         told = None if progress is None else lambda done, total: progress("reading", done, total or 0)
         return diagnose_log(log, mapping=mapping, loss=loss, strict=strict, progress=told)
 
+    from stabilgan.diagnosis.samples import LEAST, diagnose_samples
+
     settings: dict[str, Any] = {
         "features": features,
         "weights_dir": None if weights_dir is None else Path(weights_dir),
@@ -95,12 +97,10 @@ def diagnose(
         "progress": progress,
     }
     reading = {k: settings[k] for k in ("strict", "seed", "data_dir", "progress")} | {"limit": limit}
-    first = _read(real if chosen == "samples" else data, labels=labels, **reading)
+    first = _read(real if chosen == "samples" else data, labels=labels, least=LEAST, **reading)
     learned = None if train is None else _read(train, like=first, least=2, **reading)
     if chosen == "samples":
-        from stabilgan.diagnosis.samples import diagnose_samples
-
-        second = _read(fake, like=first, allow_nonfinite=True, **reading)
+        second = _read(fake, like=first, least=LEAST, allow_nonfinite=True, **reading)
         save = None if save_features is None else Path(save_features)
         return diagnose_samples(first, second, train=learned, save=save, **settings)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.stats import hypergeom
 from torch import Tensor
 
 from stabilgan.metrics.ndb import assign, kmeans
@@ -106,11 +108,34 @@ def partitions(real: Tensor, fake: Tensor, rows: Tensor, neighbours: Tensor, *, 
 
 
 def _lost(real: Tensor, fake: Tensor) -> tuple[int, ...]:
-    """The regions that hold less than `LOST` of their due, where chance would not explain it."""
+    """The regions that hold less than `LOST` of their due, where chance would not explain it.
+
+    Of K regions the n that chance explains least are lost if all of them are below n/K of `SURE` (Benjamini & Hochberg
+    1995, J. R. Stat. Soc. B 57): where nothing is lost that is as rare as `SURE`, and beside one that is lost the next
+    needs less.
+    """
     expected = real.double() / real.sum() * fake.sum()
-    sure = torch.special.gammaincc(fake.double() + 1, expected) < SURE / len(real)  # Poisson: P(X <= fake)
-    lost = (fake <= LOST * expected) & sure & (real > 0)
+    p = chance(real, fake)
+    below = p.sort().values < SURE / len(p) * torch.arange(1, len(p) + 1, device=p.device)
+    limit = SURE / len(p) * (int(below.nonzero()[-1]) + 1 if below.any() else 1)
+    lost = (fake <= LOST * expected) & (p < limit) & (real > 0)
     return tuple(lost.nonzero().flatten().tolist())
+
+
+def chance(real: Tensor, fake: Tensor) -> Tensor:
+    """(K,) the chance of so few fakes in each region, given what reals and fakes together have there: Fisher's test.
+
+    The reals are drawn as well, so that a region in which they are many by chance is not one that fakes leave out.
+
+    Args:
+        real, fake: (K,) samples in each region.
+
+    >>> chance(torch.tensor([3, 1]), torch.tensor([0, 4]))  # 3 of 8 are in the first region: 4 · 3 · 2 / (8 · 7 · 6)
+    tensor([0.0714, 1.0000], dtype=torch.float64)
+    """
+    n, m = int(real.sum()), int(fake.sum())
+    theirs, ours = real.cpu().numpy(), fake.cpu().numpy()
+    return torch.from_numpy(np.asarray(hypergeom.cdf(ours, n + m, theirs + ours, m))).to(real.device)
 
 
 def _border(home: Tensor, cells: tuple[int, ...], neighbours: Tensor) -> float:
@@ -123,8 +148,9 @@ def _border(home: Tensor, cells: tuple[int, ...], neighbours: Tensor) -> float:
 def _dropped(real: Tensor, fake: Tensor, cells: tuple[int, ...], border: float, centres: Tensor | None) -> Dropped:
     total, fakes = int(real.sum()), int(fake.sum())
     shares = real.double() / max(total, 1)
-    least = -math.log(SURE / len(real))  # Poisson: an empty cell is seen where so many were due
-    seen = shares[(shares * fakes >= least) & (real > 0)]
+    # Whether it would be seen if a region were empty; the fakes that are in it would then be elsewhere.
+    empty = np.asarray(hypergeom.pmf(0, total + fakes, real.cpu().numpy(), fakes))
+    seen = shares[torch.from_numpy(empty < SURE / len(real)).to(real.device) & (real > 0)]
     finest = seen.min().item() if len(seen) else 1.0
     mass = shares[list(cells)].sum().item() if cells else 0.0
     return Dropped(mass, border, cells, tuple(real.tolist()), tuple(fake.tolist()), centres, finest)

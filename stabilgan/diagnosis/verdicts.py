@@ -81,7 +81,7 @@ def of_regions(d: Dropped) -> Evidence:
     kind = "classes" if d.centres is None else "regions"
     what = f"{len(d.cells)} of {sum(n > 0 for n in d.real)} {kind} hold less than a tenth of their due"
     text = f"{d.mass:.1%} of the data is left out: {what}; a loss of {d.finest:.1%} could have been seen"
-    origin = f"where {sum(d.fake)} of the fakes are nearest, a Poisson test of each of {len(d.real)} {kind}"
+    origin = f"where {sum(d.fake)} of the fakes are nearest, Fisher's test of each of {len(d.real)} {kind}"
     if d.allowed == 1.0:
         text += "; so fine a cut tells nothing where what is lost is no mode of its own"
     interval = None if d.allowed == 1.0 else (0.0, d.allowed)

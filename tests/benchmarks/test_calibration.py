@@ -19,7 +19,7 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import calibration
-from calibrating import keep, nets, plan, play, report, truth
+from calibrating import few, keep, nets, plan, play, report, truth
 
 
 @pytest.fixture(autouse=True)
@@ -50,16 +50,44 @@ def test_the_plan_is_the_same_at_every_call_and_names_every_run_once() -> None:
 def test_every_failure_is_split_evenly_on_every_workload() -> None:
     parts, strata = plan.parts(), Counter()
     for run in plan.runs():
-        strata[run.intended, run.workload] += 1 if parts[run.id] == "tune" else -1
+        if parts[run.id] != "confirm":
+            strata[run.intended, run.workload] += 1 if parts[run.id] == "tune" else -1
     assert max(map(abs, strata.values())) <= 1
     assert abs(sum(strata.values())) <= 2
 
 
+def test_the_confirming_part_has_settings_and_seeds_that_no_other_run_had() -> None:
+    parts = plan.parts()
+    confirming = [run for run in plan.runs() if parts[run.id] == "confirm"]
+    before = [run for run in plan.runs() if parts[run.id] != "confirm"]
+    assert not {run.seed for run in confirming} & {run.seed for run in before}
+    healthy = [run for run in confirming if run.intended == "healthy"]
+    assert len(healthy) >= 188  # so many without a false alarm bound the rate at 2 %
+    points = [run for run in healthy if run.workload == "ring" and run.family == "logistic"]
+    assert len({run.lr_d for run in points}) == len(points) == 15
+    assert all(2e-3 * 0.8 * 0.7 <= run.lr_g <= 2e-3 * 1.25 * 1.4 and 48 <= run.width_g <= 96 for run in points)
+    assert {run.batch for run in healthy} == {32, 48, 64, 96, 128}
+
+
+def test_the_confirming_part_aims_at_every_failure_of_every_family() -> None:
+    parts = plan.parts()
+    aimed = Counter(run.intended for run in plan.runs() if parts[run.id] == "confirm")
+    least = dict.fromkeys(("memorisation", "mode_dropping", "discriminator_saturated", "discriminator_dead"), 20)
+    least |= {"stalled": 20, "oscillation": 20}
+    assert {kind: n for kind, n in least.items() if aimed[kind] < n} == {}
+    assert aimed["latent_ignored"] + aimed["latent_replaced"] >= 20
+    assert aimed["nan"] + aimed["rate_too_high"] >= 20
+    for kind in plan.CONFIRMED:
+        families = {r.family for r in plan.runs() if parts[r.id] == "confirm" and r.intended == kind}
+        assert families >= set(plan.FAMILIES) - ({"wasserstein"} if kind == "discriminator_saturated" else set())
+
+
 def test_every_family_is_driven_into_every_failure_and_is_healthy_on_every_workload() -> None:
-    healthy = {(r.family, r.workload) for r in plan.runs() if r.intended == "healthy"}
+    parts = plan.parts()
+    healthy = {(r.family, r.workload) for r in plan.runs() if r.intended == "healthy" and parts[r.id] != "confirm"}
     assert healthy == {(f, w) for f in plan.FAMILIES for w in plan.WORKLOADS}
     for kind in plan.COUNTS:
-        families = {r.family for r in plan.runs() if r.intended == kind}
+        families = {r.family for r in plan.runs() if r.intended == kind and parts[r.id] != "confirm"}
         assert families == set(plan.FAMILIES) - ({"wasserstein"} if kind == "discriminator_saturated" else set())
 
 
@@ -314,6 +342,36 @@ def test_rates_are_counted_as_by_hand() -> None:
     assert ("log", "false alarm on a healthy run", "oscillation", "b") in report.misses(lines)
     table = report.table("test", report.summary(lines))
     assert "| **false alarms on healthy runs** | 50 % (1 of 2; 9 to 91) |" in table
+
+
+def test_each_part_has_a_title_and_the_matrices_only_where_they_are_asked_for() -> None:
+    found = report.summary([line("a", "yes"), line("b", "no", true="divergence", found=("divergence",))])
+    for part in plan.PARTS:
+        assert report.table(part, found).startswith(f"### {report.TITLES[part]}\n")
+    assert "What is found by log" in report.table("confirm", found)
+    assert "What is found by log" not in report.table("test", found, matrices=False)
+
+
+def test_few_samples_are_drawn_twice_from_the_same_data_and_counted() -> None:
+    found = few._one(few.cloud, 20, 3)
+    assert (found["hits"], found["n"], found["cannot tell"], found["failures"]) == (0, 3, 3, {})
+
+    def other(n: int, rng: torch.Generator) -> few.Side:  # the second half is one point
+        x = torch.randn(n, 2, generator=rng)
+        x[n // 2 :] = x[0]
+        return x, None
+
+    found = few._one(other, 30, 2)
+    assert (found["hits"], found["failures"]["mode_collapse"]) == (2, 2)
+    assert "| a cloud: alarms | 100 % (2 of 2; 34 to 100) |" in few.table({"a cloud": {"30": found}})
+
+
+def test_a_part_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "RESULTS", tmp_path)
+    (tmp_path / "confirm.jsonl").write_text("")
+    said = CliRunner().invoke(calibration.main, ["once", str(tmp_path), "--part", "confirm"])
+    assert said.exit_code == 1
+    assert "the part was used; --again uses it again" in said.output
 
 
 def test_the_table_replaces_only_what_is_between_the_marks() -> None:

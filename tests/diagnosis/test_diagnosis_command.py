@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
     np.save(tmp_path / "real.npy", rng.normal(size=(300, 2)).astype("f4"))
     np.save(tmp_path / "fake.npy", rng.normal(size=(300, 2)).astype("f4"))
     np.save(tmp_path / "collapsed.npy", np.full((300, 2), 0.5, "f4"))
+    np.save(tmp_path / "few.npy", rng.normal(size=(12, 2)).astype("f4"))
     (tmp_path / "log.txt").write_text(LOG)
     (tmp_path / "net.py").write_text(MODEL)
     torch.save(nn.Linear(4, 2).state_dict(), tmp_path / "g.pt")
@@ -75,6 +76,7 @@ def test_fail_on_says_what_counts(folder: Path, watched: str, code: int) -> None
     ("words", "says"),
     [
         (("samples", "real.npy", "nowhere.npy"), "nowhere.npy"),
+        (("samples", "real.npy", "few.npy"), "12 samples; expected at least 20"),
         (("samples", "real.npy", "fake.npy", "--fail-on", "mode_colapse"), "did you mean 'mode_collapse'"),
         (("samples", "real.npy", "fake.npy", "--limits", "5"), "--limit"),
         (("samples", "real.npy", "fake.npy", "--limit", "0"), "--limit"),

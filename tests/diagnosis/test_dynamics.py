@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from stabilgan import losses
-from stabilgan.diagnosis.dynamics import Judgement, judge_series
+from stabilgan.diagnosis.dynamics import Judgement, judge_series, passing
 from stabilgan.diagnosis.families import CHANCE, PRIOR, Series, believe, clamp_of, named
 
 LN2 = math.log(2)
@@ -212,11 +212,80 @@ def test_a_column_that_is_never_a_number_is_no_fault_beside_losses_that_are() ->
     assert judge_series(series, "logistic").findings == ()
 
 
-def test_a_step_that_a_gradient_scaler_skipped_is_no_divergence() -> None:
+def without(rows: list[int]) -> dict[str, Series]:
+    """A lively game of 200 rows whose generator's loss is NaN in some of them."""
     series = game("logistic", gap=0.5)
     g = series["g_loss"].value.copy()
-    g[30] = np.inf
-    assert judge_series(series | {"g_loss": Series.of(g)}, "logistic").findings == ()
+    g[rows] = np.nan
+    return series | {"g_loss": Series.of(g, label="Loss_G")}
+
+
+@pytest.mark.parametrize("rows", [[0], [30], [198], [30, 31, 32], list(range(50, 150)), [30, 90, 150]])
+def test_numbers_that_come_again_after_nan_are_no_divergence_but_a_note(rows: list[int]) -> None:
+    series = without(rows)
+    judgement = judge_series(series, "logistic")
+    assert (judgement.findings, judgement.undecided) == ((), "")
+    (note,) = passing(series)
+    assert f"Loss_G is not a number in {len(rows)} of 200 rows, first at step {rows[0]}" in note
+    infinite = Series.of(np.where(np.isnan(series["g_loss"].value), np.inf, series["g_loss"].value))
+    assert judge_series(series | {"g_loss": infinite}, "logistic").findings == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "onset"),
+    [
+        ([199], 199),
+        (list(range(120, 200)), 120),
+        ([30, *range(120, 200)], 120),
+        ([*range(120, 150), *range(151, 200)], 120),  # a single number among NaN is misread
+        (list(range(120, 199)), 120),
+        (list(range(199)), 0),
+    ],
+)
+def test_nan_that_ends_a_log_is_divergence_from_where_it_stays(rows: list[int], onset: int) -> None:
+    series = without(rows)
+    (found,) = judge_series(series, "logistic").findings
+    assert (found.failure, found.onset, found.severity) == ("divergence", onset, 1.0)
+    assert passing(series) == []
+
+
+def test_nan_at_the_end_as_there_was_before_is_no_clean_bill_unless_it_is_a_habit() -> None:
+    judgement = judge_series(without([100, 199]), "logistic")
+    assert judgement.findings == ()
+    assert "Loss_G ends without a number from step 199 on, as it did before" in judgement.undecided
+    habit = judge_series(without([i for i in range(200) if i % 5]), "logistic")  # every fifth row has the loss
+    assert (habit.findings, habit.undecided) == ((), "")
+
+
+def test_the_onset_of_lasting_nan_is_not_that_of_one_that_passed_and_was_thinned_out() -> None:
+    series = without(list(range(120, 200)))
+    g = replace(series["g_loss"], first_bad=31)
+    assert judge_series(series | {"g_loss": g}, "logistic").findings[0].onset == 120
+    kept = Series.of(g.value[::2], np.arange(0, 200, 2))
+    thinned = replace(kept, first_bad=119)  # row 119 was not kept
+    assert judge_series(series | {"g_loss": thinned}, "logistic").findings[0].onset == 119
+
+
+@pytest.mark.parametrize("name", ["fid", "accuracy_d", "lr_g", "lr_d"])
+def test_what_is_measured_now_and_then_has_nan_where_it_was_not(name: str) -> None:
+    now_and_then = np.full(200, np.nan)
+    now_and_then[:120:40] = 0.7
+    assert judge_series(game("logistic", gap=0.5) | {name: Series.of(now_and_then)}, "logistic").findings == ()
+
+
+def test_a_score_that_ends_in_nan_is_divergence_and_one_row_of_it_is_not() -> None:
+    base, score = game("logistic", gap=0.5), np.linspace(0, 1, 200)
+    ends = np.where(np.arange(200) >= 150, np.nan, score)
+    assert names(judge_series(base | {"score_real": Series.of(ends)}, "logistic")) == {"divergence"}
+    once = np.where(np.arange(200) >= 199, np.nan, score)
+    assert names(judge_series(base | {"score_real": Series.of(once)}, "logistic")) == set()
+
+
+@pytest.mark.parametrize(("digits", "stalled"), [(0, True), (1, True), (2, False), (4, False), (8, False), (9, True)])
+def test_a_rate_of_nothing_but_printed_zeros_may_be_too_small_for_its_decimals(digits: int, stalled: bool) -> None:
+    rate = replace(Series.of(np.zeros(200), label="lr"), digits=digits)
+    found = names(judge_series(game("logistic", gap=0.5) | {"lr_g": rate}, "logistic"))
+    assert found == ({"stalled"} if stalled else set())
 
 
 def test_negative_and_drifting_values_of_a_critic_are_healthy() -> None:

@@ -277,6 +277,16 @@ def test_object_arrays_and_pickles_say_how_to_save_instead(tmp_path: Path) -> No
     refused(tmp_path / "c.pkl", "a pickle, and loading one runs the code in it")
 
 
+@pytest.mark.parametrize("protocol", range(1, 6))
+def test_a_pickle_of_any_protocol_is_refused_by_what_it_names_and_torch_says_nothing_beside(
+    protocol: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol=protocol))
+    refused(tmp_path / "a.pt", r"names Python objects \((\w+\.mkdir|Python's own pickle)\).*save tensors alone")
+    assert not recwarn.list
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_structured_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(12, dtype=[("a", "f4"), ("b", "i4")]))
     refused(tmp_path / "a.npy", "not numbers")

@@ -89,6 +89,7 @@ def test_a_mistyped_loss_is_refused() -> None:
         (b"1\n2\n3\n", "no number with a name"),
         (bytes(range(256)) * 20, "not text"),
         (b"\x1f\x8b\x08\x00damaged", "gzip"),
+        (b"\n<!DOCTYPE html>\n<html><body>404 after 0.2 s</body></html>", "an HTML page, not a log"),
     ],
 )
 def test_what_is_no_log_is_refused_in_one_line(content: bytes, says: str, tmp_path: Path) -> None:
@@ -140,6 +141,15 @@ def test_two_processes_in_one_file_are_told_apart() -> None:
     diagnosis = diagnose_log(io.StringIO(text), loss="bce")
     assert any("same time" in note for note in diagnosis.notes)
     assert diagnosis.found("discriminator_saturated") is not None
+
+
+def test_runs_that_can_not_be_told_apart_get_no_clean_bill() -> None:
+    a, b = lines(60).splitlines(), lines(60, d=0.0, g=60.0, jitter=0.0).splitlines()
+    late = [line.replace("step ", "step 9", 1) for line in b]
+    text = "\n".join(line for pair in zip(a, late, strict=True) for line in pair)
+    diagnosis = diagnose_log(io.StringIO(text), loss="bce")
+    assert diagnosis.verdict == "cannot tell"
+    assert "give each run a file of its own" in diagnosis.undecided
 
 
 def test_thinning_keeps_extremes_and_the_first_nan() -> None:

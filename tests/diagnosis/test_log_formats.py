@@ -333,6 +333,35 @@ def test_the_encoding_does_not_matter(encoding: str, tmp_path: Path) -> None:
     assert log.store.runs[0].columns["d_loss"].n == 20
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ",", ""], ids=["Excel", "tabs", "quoted", "text"])
+def test_decimal_commas_are_read_in_tables_and_in_text(separator: str) -> None:
+    d, g = [1.2126, 0.75, 0.003, 12.5], [0.887, 1.25, 1e-4, 3.0]
+    values = [
+        (str(i), f"{x:g}".replace(".", ","), f"{y:.6f}".replace(".", ","))
+        for i, (x, y) in enumerate(zip(d, g, strict=True))
+    ]
+    if not separator:
+        text = "".join("step {}: Loss_D: {} Loss_G: {}\n".format(*row) for row in values)
+    else:
+        quote = '"' if separator == "," else ""
+        rows = [("step", "d_loss", "g_loss"), *values]
+        text = "sep=" + separator + "\n" + "".join(separator.join(quote + x + quote for x in r) + "\n" for r in rows)
+    log = read_log(io.StringIO(text))
+    assert "numbers were read with a decimal comma" in log.notes
+    (game,), _ = games(log.store.runs[-1], {})
+    assert game.columns["d_loss"].value.tolist() == d
+    assert game.columns["g_loss"].value.tolist() == g
+    assert game.columns["d_loss"].step.tolist() == [0, 1, 2, 3]
+
+
+def test_thousands_and_whole_numbers_between_commas_are_no_decimals() -> None:
+    log = read_log(io.StringIO("".join(f"step {i},000 d_loss: 0.5 g_loss: 1,234.5\n" for i in range(1, 5))))
+    (game,), _ = games(log.store.runs[-1], {})
+    assert game.columns["d_loss"].step.tolist() == [1000, 2000, 3000, 4000]
+    log = read_log(io.StringIO("step,fid\n" + "".join(f"{i},{90 - i}\n" for i in range(10, 40, 10))))
+    assert log.store.runs[-1].columns["fid"].values.tolist() == [80, 70, 60]
+
+
 def test_a_real_run_in_stats_jsonl_style_keeps_its_order() -> None:
     (game,) = read(CASES["stats.jsonl of StyleGAN"].text)
     assert game.columns["d_loss"].label == "Loss/D/loss"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import fisher_exact
 from torch import Tensor
 
 from stabilgan.diagnosis import InputError, copies, null, regions, verdicts
@@ -49,7 +50,7 @@ def test_reals_against_reals_are_healthy_and_near_the_middle_of_their_own_range(
             assert e.reference == pytest.approx(e.value, abs=0.06)
 
 
-@pytest.mark.parametrize(("n", "least"), [(1000, 1), (600, 4)])
+@pytest.mark.parametrize(("n", "least"), [(1000, 1), (800, 4)])
 def test_severity_is_what_is_left_out_of_the_modes(n: int, least: int) -> None:
     real, severities = grid(n, 0), []
     for dropped in (0, 1, 4, 10, 20, 24):
@@ -162,6 +163,47 @@ def test_copied_training_samples_are_counted(share: float) -> None:
     assert names(judged(held, new, train=train)) == []
 
 
+def test_a_copy_or_two_among_few_samples_are_no_memorisation_and_the_same_share_of_many_is() -> None:
+    for n, expected in ((24, []), (400, ["memorisation"])):
+        rng = torch.Generator().manual_seed(0)
+        train, held, fake = torch.randn(3, n, 6, generator=rng)
+        fake[: n // 12] = train[: n // 12]
+        few = judged(held, fake, train=train)
+        assert names(few) == expected
+        copied = next(e for e in few.evidence if e.name == "copied")
+        assert copied.value == pytest.approx(1 / 12, abs=0.01)
+
+
+def test_chance_is_fishers_exact_test_on_copies_among_fakes_and_among_reals() -> None:
+    rng = torch.Generator().manual_seed(0)
+    train, held, fake = torch.randn(600, 6, generator=rng), torch.randn(300, 6, generator=rng), torch.zeros(60, 6)
+    fake += torch.randn(60, 6, generator=rng)
+    found = copies.neighbours(held, fake, 2)
+    for n in range(12):
+        fake[:n] = train[:n]
+        memory = copies.memory(held, fake, copies.neighbours(held, fake, 2) if n else found, train)
+        odds = []
+        for ours, theirs in ((memory.share, memory.reference), (memory.exact, memory.exact_reference)):
+            ours, theirs = round(ours * 60), round(theirs * 300)
+            table = [[ours, 60 - ours], [theirs, 300 - theirs]]
+            odds.append(fisher_exact(table, alternative="greater").pvalue)
+        assert memory.surely() == (min(odds) < 1e-3)
+    assert memory.surely()
+
+
+def test_a_hundred_times_as_many_fakes_as_reals_lie_nearer_to_each_other_and_repeat_nothing() -> None:
+    few, many = (torch.rand(n, 1, generator=torch.Generator().manual_seed(n)) for n in (60, 6000))
+    again = copies.repeats(few, many, copies.neighbours(few, many, 2))
+    assert again.n == 60
+    assert again.share <= again.reference + 0.02
+    assert "mode_collapse" not in names(judged(few, many))
+    # and the other way round: what few fakes repeat is measured by so few reals
+    twins = few.clone()
+    twins[:20] = few[20:40] + 0.002 / 60
+    again = copies.repeats(many, twins, copies.neighbours(many, twins, 2))
+    assert again.share == pytest.approx(20 / 60, abs=0.05)
+
+
 def test_a_small_training_set_learned_by_heart_is_found_by_the_distance_to_it() -> None:
     rng = torch.Generator().manual_seed(1)
     train, held = torch.randn(20, 6, generator=rng), torch.randn(300, 6, generator=rng)
@@ -244,6 +286,30 @@ def test_memory_with_a_limit_of_one_is_the_inauthentic_share() -> None:
     train, held, fake = torch.randn(300, 4, generator=rng).split(100)
     found = copies.memory(held, fake, copies.neighbours(held, fake, 5), train)
     assert (found.ratio <= 1).double().mean().item() == pytest.approx(1 - authenticity(train, fake).share)
+
+
+def test_reals_are_drawn_as_well_so_ten_of_them_without_a_fake_are_no_loss_and_twenty_are() -> None:
+    fake = torch.arange(1, 11).repeat(10)
+    for there, lost in ((10, ()), (20, (0,))):
+        real = torch.cat([torch.zeros(there), torch.arange(1, 11).repeat(10)[there:]]).long()
+        assert regions.histogram(real, fake).cells == lost
+    # the chance itself, as scipy has it
+    a, b = torch.tensor([10, 45, 45]), torch.tensor([1, 60, 59])
+    rest = [
+        fisher_exact([[y, 120 - y], [x, 100 - x]], alternative="less").pvalue for x, y in ((10, 1), (45, 60), (45, 59))
+    ]
+    assert regions.chance(a, b).tolist() == pytest.approx(rest)
+
+
+def test_what_is_lost_beside_much_that_is_lost_needs_less() -> None:
+    def lost(sizes: list[int]) -> int:
+        real = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        fake = torch.full((len(real),), len(sizes) - 1)
+        return len(regions.histogram(real, fake).cells)
+
+    assert lost([14] + [8] * 10 + [400]) == 1  # one in twelve has to be as rare as 1e-3 / 12
+    assert lost([11] + [8] * 10 + [400]) == 0
+    assert lost([14] * 8 + [11] * 2 + [400]) == 10  # what is too little alone is enough beside eight that are lost
 
 
 def test_a_dropped_class_is_a_mode_of_its_own_and_half_a_cloud_is_not() -> None:

@@ -25,7 +25,7 @@ from stabilgan.diagnosis.dynamics.reading import Hit
 from stabilgan.diagnosis.families import Beliefs, Columns, Series, believe
 from stabilgan.diagnosis.findings import Evidence, Finding
 
-__all__ = ["Judgement", "Series", "judge_series", "unused"]
+__all__ = ["Judgement", "Series", "judge_series", "passing", "unused"]
 
 SURE = 0.6
 """From here on a suspicion is a finding."""
@@ -137,3 +137,21 @@ def unused(columns: Columns) -> list[str]:
     """Labels of columns that are never a number, beside losses that are: this run doesn't use them."""
     alive = any(len(columns[name].finite) for name in ("d_loss", "g_loss") if name in columns)
     return [s.label or name for name, s in columns.items() if alive and len(s) and not len(s.finite)]
+
+
+def passing(columns: Columns) -> list[str]:
+    """What was not a number for a while in each loss, and came again: no divergence, but worth a note.
+
+    >>> passing({"d_loss": Series.of([1.2, np.nan, 1.1, 1.3], label="Loss_D")})[0][:60]
+    'Loss_D is not a number in 1 of 4 rows, first at step 1, and '
+    """
+    notes = []
+    for name in by_any.LOSSES:
+        if name in columns and (bad := ~np.isfinite(columns[name].value)).any() and by_any.lost(bad) is None:
+            series = columns[name]
+            notes.append(
+                f"{series.label or name} is not a number in {bad.sum()} of {len(bad)} rows, first at step "
+                f"{series.first_bad}, and numbers came again: no divergence, but a step that was skipped (a gradient "
+                "scaler), a misprint, or a loss that not every row has"
+            )
+    return notes

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stabilgan.detectors.divergence import Divergence
 from stabilgan.detectors.oscillation import Oscillation, rhythm
 from stabilgan.diagnosis.dynamics import reading
 from stabilgan.diagnosis.dynamics.reading import Hit, Rule
-from stabilgan.diagnosis.families import Columns, Floats
+from stabilgan.diagnosis.families import Columns, Floats, Series
 from stabilgan.diagnosis.findings import Evidence
 
 SAME = 3e-4
@@ -32,6 +34,7 @@ NOTHING = 1e-12
 DECAYED = 1e-9
 """Nor does one below this that has fallen a hundred-thousandfold: Adam's steps are about as large as the rate, and
 float32 holds a weight of 0.02 to 1e-9."""
+LOSSES = ("d_loss", "g_loss", "g_adv", "d_loss_real", "d_loss_fake")
 NOW_AND_THEN = ("fid", "accuracy_d")
 """Columns that are measured in some rows alone."""
 
@@ -79,41 +82,72 @@ def _not_numbers(columns: Columns, family: str) -> Iterator[Hit]:
     """NaN or infinity in a loss, or in another column that had numbers, that stays to the end: base 0.97, severity 1.
 
     A column that was never a number, beside losses that are, is one that this run doesn't use. Where numbers come again
-    (a step that a gradient scaler skipped, a loss that only every fifth row has) it is no divergence; nor are NaN that
-    end a log and are no more in a row than there were before. What is measured now and then (FID, accuracy, rates) has
+    the weights are numbers too, since NaN in a weight is NaN in every later loss: a step that a gradient scaler
+    skipped, a misprint, a loss that only every fifth row has. What is measured now and then (FID, accuracy, rates) has
     NaN for "not measured".
     """
     for name, series in columns.items():
         bad = ~np.isfinite(series.value)
-        if series.first_bad is None or not bad.any() or name in NOW_AND_THEN or name.startswith("lr"):
+        if not bad.any() or name in NOW_AND_THEN or name.startswith("lr"):
             continue
-        loss = name in ("d_loss", "g_loss", "g_adv", "d_loss_real", "d_loss_fake")
-        onset = series.first_bad
-        if not bad.all():
-            good = np.flatnonzero(~bad)
-            last = int(good[-1])
-            # The most in a row before numbers came again; a single number that comes again may be misread.
-            missing = (
-                int(np.diff(np.concatenate([[-1], good])).max()) - 1 if (~bad[int(bad.argmax()) :]).sum() > 1 else 0
-            )
-            if missing or bad[-1]:
-                if len(bad) - 1 - last <= max(missing, 0 if loss else 1):
-                    continue
-            elif not loss:
-                continue
-            if missing:
-                onset = int(series.step[last + 1])
-        elif not loss:
+        loss = name in LOSSES
+        if bad.all() and not loss:
             continue
+        end = lost(bad)
+        if end is None or (not loss and (end.sure < 0.9 or len(bad) - end.at < 2)):
+            continue
+        onset = _step(series, end.at)
         if bad.all():
             text = (
                 f"{series.label or name} is not a number from the first row on: look for a bug in the environment, the "
                 "data or the set-up, not in the game"
             )
+        elif end.sure < 0.9:
+            text = f"{series.label or name} ends without a number from step {onset} on, as it did before it came again"
         else:
             text = f"{series.label or name} is not a number from step {onset} on"
         evidence = Evidence(series.label or name, math.nan, text, None, None, reading.origin(series))
-        yield Hit("divergence", 0.97, 1.0, evidence, onset)
+        yield Hit("divergence", end.sure, 1.0, evidence, onset)
+
+
+class End(NamedTuple):
+    """The row from which there is no number any more, and how sure it is that none comes."""
+
+    at: int
+    sure: float
+
+
+def lost(bad: NDArray[np.bool_]) -> End | None:
+    """Where numbers end for good; None where they come again.
+
+    Args:
+        bad: (n,) rows without a number, one at least.
+
+    A single number after two or more rows without one, or where there was none before, may be misread, and is no
+    return. Rows without a number that end the log, and are no more in a row than some that numbers came after, are a
+    habit if there were three such gaps before; if there were fewer, nobody can tell: 0.4.
+
+    >>> rows = np.arange(9)
+    >>> lost(rows >= 6), lost(rows == 6), lost((rows == 2) | (rows == 8))
+    (End(at=6, sure=0.97), None, End(at=8, sure=0.4))
+    """
+    good, first = np.flatnonzero(~bad), int(bad.argmax())
+    again = good[good > first]
+    if not len(again) or (len(again) == 1 and (bad.sum() > 1 or first == 0)):
+        return End(first, 0.97)
+    last = int(good[-1])
+    waits = np.diff(np.concatenate([[-1], good])) - 1
+    trailing = len(bad) - 1 - last
+    if trailing > waits.max():
+        return End(last + 1, 0.97)
+    return End(last + 1, 0.4) if trailing and (waits >= trailing).sum() < 3 else None
+
+
+def _step(series: Series, at: int) -> int:
+    """The step of a row without a number; of a thinned series the first one since the row before, where it is known."""
+    after = int(series.step[at - 1]) if at else -1
+    known = series.first_bad
+    return known if known is not None and after < known < series.step[at] else int(series.step[at])
 
 
 def _gradients(columns: Columns, family: str) -> Iterator[Hit]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, Any
 
-from stabilgan.diagnosis.dynamics import Judgement, judge_series, unused
+from stabilgan.diagnosis.dynamics import Judgement, judge_series, passing, unused
 from stabilgan.diagnosis.families import believe, named
 from stabilgan.diagnosis.findings import Diagnosis, Evidence, Finding, InputError
 from stabilgan.diagnosis.log.columns import Game, check_mapping, games
@@ -91,6 +91,8 @@ def diagnose_log(
                 curves.setdefault(
                     f"{who}: {series.label}" if who else series.label, (series.step[::every], series.value[::every])
                 )
+    if log.store.crowded:
+        undecided.append("rows of several runs are mixed and can't be told apart; give each run a file of its own")
     if log.watched is not None:
         known = {f.failure for f in findings}
         findings += [f for f in log.watched.findings() if f.failure not in known]
@@ -118,6 +120,7 @@ def _judge(game: Game, loss: str | None) -> tuple[Judgement, list[str]]:
     notes = [str(beliefs)] if {"d_loss", "g_loss", "g_adv"} & set(game.columns) else []
     idle = unused(game.columns)
     notes += [f"{name} is never a number: a term that this run does not use, no fault" for name in idle]
+    notes += passing(game.columns)
     return judge_series(game.columns, beliefs=beliefs), notes
 
 

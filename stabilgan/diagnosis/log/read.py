@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from stabilgan.diagnosis.findings import InputError
+from stabilgan.diagnosis.log.decimals import commas, pointed
 from stabilgan.diagnosis.log.events import event_files, is_events, read_events
 from stabilgan.diagnosis.log.source import Progress, Text, open_text
 from stabilgan.diagnosis.log.store import Store
@@ -70,6 +71,8 @@ def read_log(
 def _read_text(text: Text, store: Store, wanted: Sequence[str]) -> Log:
     rows = Rows(store, wanted)
     head = text.head.lstrip("\ufeff \t\r\n")
+    if re.match(r"<(?:!doctype\s+)?html", head, re.IGNORECASE):
+        raise InputError(f"{text.name} is an HTML page, not a log; get the file itself (the raw view, or download it)")
     if re.match(r'\{\s*"|\{\s*\}|\[\s*(?:\{|\])', head):
         if _one_object_a_line(head):
             skipped = read_json_lines(text.lines, rows)
@@ -85,13 +88,17 @@ def _read_text(text: Text, store: Store, wanted: Sequence[str]) -> Log:
                 )
         read_whole(whole.getvalue(), text.name, rows)
         return Log(text.name, "JSON", store, tuple(rows.names), tuple(text.notes), ())
-    mark = delimiter(text.head[:20_000])
+    head, lines = text.head[:20_000], text.lines
+    mark = delimiter(head)
+    if mark is None and commas(head):
+        lines, mark = pointed(lines), delimiter("\n".join(next(pointed([head.split("\n")]))))
+        text.notes.append("numbers were read with a decimal comma")
     if mark is not None:
-        skipped = read_csv(text.lines, mark, rows)
+        skipped = read_csv(lines, mark, rows)
         kind = {",": "CSV", "\t": "TSV"}.get(mark, f"a table separated by {mark!r}")
         return Log(text.name, kind, store, tuple(rows.names), tuple(text.notes), tuple(skipped))
     reader = TextReader(store, wanted)
-    for piece in text.lines:
+    for piece in lines:
         reader.feed(piece)
     notes = (
         *text.notes,

@@ -88,7 +88,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
 
 def delimiter(head: str) -> str | None:
     """What separates the columns, if this is a table with a header: a line of names, then lines as wide, of numbers."""
-    lines = [line for line in head.splitlines()[:20] if line.strip() and not line.startswith("#")]
+    lines = [line for line in head.splitlines()[:20] if _told(line)]
     for mark in (",", "\t", ";", "|"):
         rows = list(csv.reader(lines, delimiter=mark, skipinitialspace=True))
         if not rows or len(rows[0]) < 2:
@@ -105,6 +105,11 @@ def delimiter(head: str) -> str | None:
     return None
 
 
+def _told(line: str) -> bool:
+    """Whether a line of a table says something: it is not empty, no comment, and not the `sep=;` of Excel."""
+    return bool(line.strip()) and not line.startswith(("#", "sep=", "\ufeffsep="))
+
+
 def read_csv(lines: Iterable[list[str]], mark: str, rows: Rows) -> list[tuple[str, str]]:
     """Rows of a table with a header; what is empty is missing. Returns what was skipped, with reasons."""
     skipped: list[tuple[str, str]] = []
@@ -113,7 +118,7 @@ def read_csv(lines: Iterable[list[str]], mark: str, rows: Rows) -> list[tuple[st
     def each() -> Iterator[str]:
         for piece in lines:
             for line in piece:
-                if line.strip() and not line.startswith("#"):
+                if _told(line):
                     yield line.replace("\0", "")
 
     at = 0
