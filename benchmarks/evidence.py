@@ -11,12 +11,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FOLDERS = ("mnist", "ring", "tricks-mnist", "tricks-ring")
+FOLDERS = ("mnist", "ring", "tricks-mnist", "tricks-ring", "tricks-ring-fresh")
 TARGET = ROOT / "stabilgan" / "diagnosis" / "evidence.json"
 
 
 def collected() -> list[dict[str, Any]]:
-    """One entry for each arm of each published bench that was judged, compared with the arm without tricks.
+    """One entry for each arm of each published bench that was judged and is not the plain arm over again.
 
     What all tricks alone cost was timed by itself (`compare_tricks.py time`).
     """
@@ -26,7 +26,8 @@ def collected() -> list[dict[str, Any]]:
         for bench in json.loads((RESULTS / folder / "summary.json").read_text())["benches"]:
             plain = next(arm for arm in bench["arms"] if arm["name"] == "none")
             for arm in bench["arms"]:
-                if arm["name"] != "none" and arm["judged"]:
+                compared = arm["readings"][bench["primary"]]["comparison"] if arm["judged"] else None
+                if arm["name"] != "none" and compared and compared["interval"]:
                     name = arm["name"].partition(":")[0]
                     slower = times[bench["workload"]][name] if folder.startswith("tricks-") else arm["slowdown"]
                     found.append(entry(bench, arm, plain, slower, f"benchmarks/results/{folder}"))

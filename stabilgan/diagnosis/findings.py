@@ -40,25 +40,25 @@ FAILURES: dict[str, Failure] = {
         "mode collapse",
         "The generator puts out a few samples over and over, whatever the latent is. What is seen of its quality says "
         "nothing about the rest of the data.",
-        (MENDS, "minibatch", "minibatch_stddev"),
+        (MENDS, "zero_gp", "r1", "packing"),
     ),
     "mode_dropping": Failure(
         "mode dropping",
         "The generator varies, but leaves whole parts of the data out. Precision and the eye don't see it, since what "
         "is there looks right.",
-        (MENDS, "minibatch_stddev", "minibatch"),
+        (MENDS, "packing", "minibatch_stddev", "lookahead"),
     ),
     "latent_ignored": Failure(
         "latent ignored",
         "The output hardly depends on the latent: what varies comes from elsewhere (labels, a picture that is given, "
         "noise inside), or nothing varies. Drawing more latents will bring nothing new.",
-        ("minibatch", MENDS),
+        (MENDS, "mode_seeking", "minibatch"),
     ),
     "discriminator_saturated": Failure(
         "discriminator saturated",
         "The discriminator tells real from fake surely on nearly every sample, so its own gradient is next to nothing. "
         "What the generator gets from it no longer says where to go.",
-        (MENDS, "r1:weight=10", "spectral_norm"),
+        (MENDS, "zero_gp", "r1", "spectral_norm"),
     ),
     "discriminator_dead": Failure(
         "discriminator dead",
@@ -76,19 +76,19 @@ FAILURES: dict[str, Failure] = {
         "oscillation",
         "The players go round each other with a period of their own instead of settling. Each undoes what the other "
         "has learned, and modes come and go.",
-        ("r1:weight=10", MENDS, "ema"),
+        ("r1", MENDS, "lookahead", "ema"),
     ),
     "divergence": Failure(
         "divergence",
         "Losses, weights or samples grow without bound, or are not numbers any more. Nothing after the onset can be "
         "used; go back to a state from before it.",
-        ("spectral_norm", "r1:weight=10"),
+        ("spectral_norm", "r1"),
     ),
     "memorisation": Failure(
         "memorisation",
         "Samples lie far nearer to single training samples than new data would. The generator repeats its training "
         "set, or the discriminator learned it by heart.",
-        ("r1:weight=10",),
+        ("r1", "lecam", "ada"),
     ),
     "stalled": Failure(
         "training stalled",
