@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from typing import TYPE_CHECKING
@@ -60,6 +61,9 @@ def refuse(game: Game, *, accumulate: int, loss: losses.Loss | None) -> None:
     for i, trick in enumerate(game.tricks):
         if any(trick is other for other in game.tricks[:i]):
             raise ValueError(f"this {trick.name} is in the list of tricks twice; expected each object once")
+        for option, value in vars(trick).items():
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{trick.name}: {option} is nan; expected a number")
         mark = _PLAYED_IN.get(id(trick))
         if mark is not None and mark[0]() is trick and mark[1]() is not None:
             raise ValueError(f"this {trick.name} plays in another game already; make a new one for each game")

@@ -140,6 +140,30 @@ WITH_MIDDLE = frozenset(name for name, loss in LOSSES.items() if loss.middle is 
 """The names of those under which D's score of one sample says on which side of the middle it is."""
 
 
+def middle_of(pair: Loss | None) -> float:
+    """Where D's scores change sides; 0 for a pair that nobody knows.
+
+    >>> middle_of(least_squares), middle_of(None)
+    (0.5, 0.0)
+    """
+    return (pair.middle if pair is not None else None) or 0.0
+
+
+def with_middle(name: str, trick: str) -> Loss:
+    """The pair of that name, for a trick that has to know on which side of its middle a score is.
+
+    Raises:
+        ValueError: no such pair, or its scores have no middle.
+    """
+    pair = named(name)
+    if pair.middle is None:
+        raise ValueError(
+            f"{trick}: under the {pair.name} loss a score has no middle to be on a side of; expected one of "
+            f"{', '.join(sorted(WITH_MIDDLE))}"
+        )
+    return pair
+
+
 def named(name: str) -> Loss:
     """The pair of that name.
 

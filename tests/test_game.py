@@ -235,3 +235,9 @@ def test_a_trick_that_fits_one_loss_refuses_another() -> None:
     g, d = play.players()
     with pytest.raises(ValueError, match="only fits the losses hinge alone; this game's loss is logistic"):
         stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [Only()], loss=stabilgan.losses.logistic)
+
+
+def test_an_option_that_is_no_number_is_refused_at_attach() -> None:
+    g, d = play.players()
+    with pytest.raises(ValueError, match="r1: weight is nan; expected a number"):
+        stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [stabilgan.R1(float("nan"))])

@@ -109,6 +109,8 @@ class ADA(Trick):
         p: where it starts, in [0, 1]; the paper's is 0.
         policy: parts of the above joined by commas or dashes; all of them are the paper's "bgc".
         shape: channels x height x width where samples are flat, as in "1x28x28".
+        loss: the losses' name in a loop that owns its loss, which is the only way to know it there; None takes scores
+            above 0 for real ones, as under the logistic loss. Under least squares say so.
 
     Raises:
         ValueError: an option out of range; a loss under which p has nothing to follow; samples that are no images, at
@@ -123,7 +125,11 @@ class ADA(Trick):
     fits: frozenset[str] | None = losses.WITH_MIDDLE
     made_for: ClassVar = frozenset(("logistic", "saturating"))
     off: ClassVar = {"p": 0.0, "images": 0}
-    limits: ClassVar = {"points": NO_POINTS, "accumulate": "r is of the last micro-batch of each step"}
+    limits: ClassVar = {
+        "points": NO_POINTS,
+        "accumulate": "r is of the last micro-batch of each step",
+        "a loop that owns its loss": "scores are taken about 0 unless `loss` names least squares",
+    }
     source = "Karras et al. 2020, arXiv:2006.06676, Sec. 3, Eq. 1, appendix B"
 
     def __init__(
@@ -134,6 +140,7 @@ class ADA(Trick):
         p: float = 0.0,
         policy: str = "blit-geom-color",
         shape: str | None = None,
+        loss: str | None = None,
     ) -> None:
         if not -1 <= target <= 1:
             raise ValueError(f"{self.name}: target is {target}; expected a mean of signs, -1 to 1")
@@ -149,6 +156,7 @@ class ADA(Trick):
         self._draws = Draws()
         self._probability, self._signs = torch.tensor(float(p)), torch.tensor(0.0)
         self._scores = self._shown = 0
+        self._pair = None if loss is None else losses.with_middle(loss, self.name)
         self._middle = 0.0
         if images == 0:
             self.fits = None
@@ -165,7 +173,7 @@ class ADA(Trick):
     def setup(self, game: Game) -> None:
         if self._acts:
             refuse_points(game.d, self._shape, self.name)
-        self._middle = 0.0 if game.loss is None else game.loss.middle or 0.0
+        self._middle = losses.middle_of(game.loss or self._pair)
         self._draws.start(game.generator(self))
 
     def real(self, x: Tensor, game: Game) -> Tensor:

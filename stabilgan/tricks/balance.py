@@ -42,6 +42,8 @@ class Balance(Trick):
         measure: "accuracy", the share of samples that D judges rightly, half real, half fake, in [0, 1]; or "gap", the
             mean score of real samples less that of fakes, which also suits a critic whose scores have no middle. Under
             least squares the middle is ½; with "accuracy", Wasserstein's and the relativistic loss are refused.
+        loss: the losses' name in a loop that owns its loss, which is the only way to know it there; None takes scores
+            above 0 for real ones, as under the logistic loss. Under least squares say so.
     """
 
     name = "balance"
@@ -52,7 +54,10 @@ class Balance(Trick):
         "extragradient": "a step that balance takes back would still say how far to look ahead",
         "optimistic": "a step that balance takes back would still change where optimistic goes",
     }
-    limits: ClassVar = {"accumulate": "what is measured is the last micro-batch of each step"}
+    limits: ClassVar = {
+        "accumulate": "what is measured is the last micro-batch of each step",
+        "a loop that owns its loss": "scores are taken about 0 unless `loss` names least squares",
+    }
     fits: frozenset[str] | None = losses.WITH_MIDDLE
     made_for: ClassVar = frozenset(("logistic", "saturating"))
     changes = "how players move"
@@ -64,6 +69,7 @@ class Balance(Trick):
         high: float | None = 0.8,
         low: float | None = None,
         measure: Literal["accuracy", "gap"] = "accuracy",
+        loss: str | None = None,
     ) -> None:
         if measure not in ("accuracy", "gap"):
             raise ValueError(f"balance: measure is {measure!r}; expected 'accuracy' or 'gap'")
@@ -78,6 +84,7 @@ class Balance(Trick):
         self._measured: Tensor | None = None
         self._skipped: dict[Player, Tensor] = {}
         self._before: dict[tuple[int, str], Tensor] = {}
+        self._pair = None if loss is None or self.fits is None else losses.with_middle(loss, self.name)
         self._middle = 0.0
 
     @property
@@ -86,7 +93,7 @@ class Balance(Trick):
         return {player: int(self._skipped[player]) if player in self._skipped else 0 for player in PLAYERS}
 
     def setup(self, game: Game) -> None:
-        self._middle = 0.0 if game.loss is None else game.loss.middle or 0.0
+        self._middle = losses.middle_of(game.loss or self._pair)
 
     def before_step(self, player: Player, game: Game) -> None:
         if self.high is None and self.low is None:

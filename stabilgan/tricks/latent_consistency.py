@@ -25,9 +25,9 @@ class LatentConsistency(Draws):
     sees them is not done again; labels that replay has moved are then those of other samples.
 
     Args:
-        d_weight: λ of D's term, at least 0. These defaults were not held against the paper's table; users
-            differ: PyTorch-StudioGAN has 20, 0.5 and 0.05 for these three
-            beside bCR, the comparison in StyleGAN2-ADA 0.2, 0.02 and 0.1.
+        d_weight: λ of D's term, at least 0. The three defaults are those of a reimplementation that names the paper;
+            its own table was not at hand. Users differ: PyTorch-StudioGAN has 20, 0.5 and 0.05 beside bCR, the
+            comparison in StyleGAN2-ADA 0.2, 0.02 and 0.1.
         g_weight: λ of G's term, at least 0.
         noise: the standard deviation of δ, at least 0, for latents whose own is 1.
         every: ask on every n-th step of each player, then n-fold.

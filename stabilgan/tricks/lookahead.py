@@ -34,8 +34,8 @@ class Lookahead(Trick):
     a second copy of both players' weights, and no passes.
 
     Args:
-        k: steps of G between two steps back, at least 1. The paper's for MNIST is 5; for larger sets it goes up to
-            10,000.
+        k: steps of G between two steps back, at least 1. The authors' code has 5 for CIFAR-10, with a second, slower
+            level every 10,000 steps that is not here, and 1,000 for MNIST.
         alpha: how far from the slow weights to the fast ones, above 0 up to 1, where nothing is taken back. The paper's
             is 0.5.
     """

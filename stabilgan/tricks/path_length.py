@@ -38,9 +38,10 @@ class PathLength(Trick):
     Adds weight · E (‖Jᵀy‖ - a)² to G's loss, with J the Jacobian of G at the batch's latents, y ~ N(0, I / dim x), and
     a the running mean of the lengths (Karras et al. 2020, arXiv:1912.04958, Eq. 4). J is with respect to what the loop
     calls G with, the first tensor of numbers: z, or w where the loop has mapped z itself. As in StyleGAN2, a starts at
-    0 and y is scaled down by the size of x, for which its authors count the pixels alone, not the channels. Unlike
-    there, the whole batch is used on every step by default (theirs: half of it, on every fourth), and a is a constant
-    for the gradient. Under DDP the mean is over all ranks.
+    0 and y is scaled down by the size of x, for which its authors count the pixels alone, not the channels: with
+    C channels lengths are √C shorter here, and the term counts 1/C of theirs. Unlike there, the whole batch is used on
+    every step by default (theirs: half of it, on every fourth), and a is a constant for the gradient. Under DDP the
+    mean is over all ranks.
 
     Args:
         weight: at least 0. StyleGAN2's is 2.

@@ -70,6 +70,9 @@ class Respond(Trick):
     order = STEP + 10  # after all else, so that what it keeps is what the step has left
     off: ClassVar = {"budget": 0}
     changes = "a response"
+    limits: ClassVar = {
+        "an answer": "may make the host wait for the device; ranks wait for each other at every `every`-th step"
+    }
     when = (
         "Long runs that nobody watches: one that diverges goes on from where it was sound. It mends no wrong setting."
     )
@@ -103,6 +106,9 @@ class Respond(Trick):
             )
         if do == "set" and (set is None or "." not in set.partition("=")[0] or "=" not in set):
             raise ValueError(f"respond: set is {set!r}; expected name.option=value, for example set='r1.weight=10'")
+        for option, given, action in (("trick", trick, "raise"), ("set", set, "set")):
+            if given is not None and do != action:
+                raise ValueError(f"respond: {option} is {given!r}, but do is {do!r}; expected do={action} with it")
         self.on, self.do, self.factor, self.trick, self.set = on, do, factor, trick, set
         self.every, self.cooldown, self.budget, self.folder = every, cooldown, budget, folder
         self.responses: list[Response] = []

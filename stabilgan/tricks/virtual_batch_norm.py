@@ -145,7 +145,8 @@ class VirtualBatchNorm(Trick):
     the weights of the two, N/(N + 1) and 1/(N + 1), as in the authors' code). Scores then no longer depend on the rest
     of the batch, and are the same in training and evaluation.
 
-    The reference batch goes through D with each call, under D's weights of the moment, and gradients flow back through
+    The paper puts it into G alone, for its cost; here it is for D, whose scores otherwise lean on the batch. The
+    reference batch goes through D with each call, under D's weights of the moment, and gradients flow back through
     it: D costs about twice as much. Labels of the first real batch are kept with it. Ranks share that of the first. The
     layers, and the reference with them, stay in D when the game is detached.
 
@@ -159,6 +160,7 @@ class VirtualBatchNorm(Trick):
     cost = Cost(d_forward=3)
     limits: ClassVar = {
         "points": "refused at attach where D has no BatchNorm, as is usual for points",
+        "G": "its BatchNorm stays as it is, which is where the paper has this",
         "g first": "until D has seen a first real batch, each batch is normalised by its own statistics",
     }
     source = "Salimans et al. 2016, arXiv:1606.03498, Sec. 3.5"

@@ -222,12 +222,15 @@ def test_p_stays_where_it_starts_without_images() -> None:
     assert ps([[1.0] * 4] * 5, images=0, p=0.25) == [0.25] * 5
 
 
-def test_under_least_squares_the_sign_is_about_one_half() -> None:
-    trick = ADA(images=100, every=1, p=0.5)
+@pytest.mark.parametrize("owned", [False, True])
+def test_under_least_squares_the_sign_is_about_one_half(owned: bool) -> None:
+    """In a loop that owns its loss, the trick has to be told."""
+    trick = ADA(images=100, every=1, p=0.5, loss="least_squares" if owned else None)
+    pair = None if owned else losses.least_squares
     g, _ = play.players(kind="images")
     d = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     nn.init.zeros_(d[1].weight)
-    game = stabilgan.attach(g, d, play.sgd(g), torch.optim.SGD(d.parameters(), 0.0), [trick], loss=losses.least_squares)
+    game = stabilgan.attach(g, d, play.sgd(g), torch.optim.SGD(d.parameters(), 0.0), [trick], loss=pair)
     for score, expected in ((0.7, 0.6), (0.3, 0.5)):  # ten images shown: p moves by a tenth, up or down
         nn.init.constant_(d[1].bias, score)
         d(game.real(torch.zeros(10, 1, 8, 8))).sum().backward()
@@ -244,6 +247,11 @@ def test_a_loss_whose_scores_have_no_zero_is_refused_unless_p_stays(name: str) -
     with pytest.raises(ValueError, match=f"ada fits the losses hinge, .* alone; this game's loss is {name}"):
         attached(ADA())
     attached(ADA(images=0, p=0.5))
+
+
+def test_a_loss_without_a_zero_is_refused_by_name_too() -> None:
+    with pytest.raises(ValueError, match="ada: under the wasserstein loss a score has no middle to be on a side of"):
+        ADA(loss="wasserstein")
 
 
 def test_a_trick_that_makes_the_loss_such_a_one_is_refused_beside_it() -> None:

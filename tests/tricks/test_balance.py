@@ -145,13 +145,15 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
         Balance(**options)
 
 
-def test_under_least_squares_the_middle_is_one_half() -> None:
-    """D gives 0.6 to what is real and 0.4 to fakes, all of which it judges rightly."""
+@pytest.mark.parametrize("owned", [False, True])
+def test_under_least_squares_the_middle_is_one_half(owned: bool) -> None:
+    """D gives 0.6 to what is real and 0.4 to fakes, all of which it judges rightly; a loop's own loss is told."""
     g, d = nn.Linear(4, 2), nn.Linear(2, 1)
     nn.init.constant_(d.weight, 0.05)
     nn.init.constant_(d.bias, 0.5)
-    trick = Balance()
-    game = stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], loss=losses.least_squares)
+    trick = Balance(loss="least_squares" if owned else None)
+    pair = None if owned else losses.least_squares
+    game = stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [trick], loss=pair)
     (d(game.real(torch.ones(6, 2))) + d(game.fake(-torch.ones(6, 2)))).sum().backward()
     game.opt_d.step()
     assert trick.state_dict()["measured"].item() == 1.0

@@ -275,6 +275,8 @@ def test_the_grammar_reaches_its_options() -> None:
         ({"do": "raise", "trick": "r1", "factor": 0.5}, "above 1"),
         ({"do": "raise"}, "expected for example trick='r1'"),
         ({"do": "set", "set": "weight"}, "expected name.option=value"),
+        ({"trick": "r1"}, "trick is 'r1', but do is 'rollback'; expected do=raise with it"),
+        ({"do": "warn", "set": "r1.weight=5"}, "expected do=set with it"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
