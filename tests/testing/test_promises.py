@@ -116,6 +116,25 @@ class DeafG(Nothing):
         return lambda x, *labels: d(x.detach(), *labels)
 
 
+class BlursForDAlone(Nothing):
+    """Shows D noisy samples, and has G judged on clean ones."""
+
+    def setup(self, game: stabilgan.Game) -> None:
+        self._generator = game.generator(self)
+
+    def real(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+        return x + 0.1 * torch.randn(x.shape, generator=self._generator).to(x)
+
+    fake = real
+
+
+class ShrinksForDAlone(Nothing):
+    """Shows D smaller fakes, by ways that leave the same tensor."""
+
+    def fake(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+        return x.mul_(0.9)
+
+
 class Free(Penalty):
     """States no cost."""
 
@@ -225,6 +244,13 @@ class PythonNoisy(Nothing):
         return x + random.random()
 
 
+class BornAnew(Nothing):
+    """Takes its generator in each step, and so draws the same each time."""
+
+    def real(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+        return x + 0.1 * torch.randn(x.shape, generator=game.generator(self)).to(x)
+
+
 class MovesG(Nothing):
     """Changes G at attach."""
 
@@ -305,6 +331,32 @@ class Asks(Nothing):
                 p.grad.mul_(0.5)
 
 
+class Hoards(Penalty):
+    """Sums its penalties up, graphs and all."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+
+    def of(self, scores: Tensor, x: Tensor) -> Tensor:
+        value = super().of(scores, x)
+        self._sum = self._sum + value
+        return value
+
+
+class HoardsFakes(Nothing):
+    """Keeps what G was judged by."""
+
+    def critic(self, d: Any, game: stabilgan.Game) -> Any:
+        self._kept: list[Tensor] = getattr(self, "_kept", [])
+
+        def kept(x: Tensor, *labels: Any) -> Tensor:
+            self._kept.append(x)
+            out: Tensor = d(x, *labels)
+            return out
+
+        return kept
+
+
 class SinglePrecision(Nothing):
     """Shows D float32."""
 
@@ -356,6 +408,12 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("described", Mistyped, "did you mean 'labels'?"),
     ("described", MadeForNobody, "made_for has 'logistics'; expected names of losses"),
     ("described", MadeForWhatItDoesNotFit, "it is made for logistic, which it does not fit"),
+    (
+        "judge",
+        BlursForDAlone,
+        "`fake` changed what D sees in 50 of 50 steps, but G was judged on its samples as they are",
+    ),
+    ("judge", ShrinksForDAlone, "`fake` changed what D sees in"),
     ("off", AlwaysOn, "after 5 steps at zero strength G is not what it is without the trick: 0.weight differs by"),
     ("acts", Nothing, "after 50 steps both players are what they are without it"),
     ("gradient", Detached, "penalty('d') gave a value without a gradient"),
@@ -381,6 +439,7 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("own generator", GloballyBorn, "attaching it draws from torch's global generator"),
     ("own generator", NumpyNoisy, "numpy's global generator"),
     ("own generator", PythonNoisy, "Python's global generator"),
+    ("own generator", BornAnew, "it took game.generator(self) anew 6 times in 6 steps"),
     ("same data", MovesG, "sees something else: G at the start.0.weight differs by"),
     ("resume", Forgetful, "taken up after step 1, the run ends otherwise: g.0.weight differs by"),
     ("plain state", SavesObjects, "can't be loaded without running code"),
@@ -390,6 +449,8 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("labels", Shuffles, "a sample with the label of another one"),
     ("labels", Doubles, "16 samples with 8 labels"),
     ("no waiting", Asks, "aten::_local_scalar_dense inside a step makes the host wait"),
+    ("lets go", Hoards, "after 8 steps the graphs of 5 of the first 5 are still in memory"),
+    ("lets go", HoardsFakes, "after 8 steps the graphs of 5 of the first 5 are still in memory"),
     ("float64", SinglePrecision, "RuntimeError"),
     ("autocast", RefusesAutocast, "TypeError: no autocast, please"),
     ("float32 penalty", HalfPenalty, "penalty('d') is torch.bfloat16 under autocast"),
