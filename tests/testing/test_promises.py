@@ -42,6 +42,54 @@ class Mistyped(Nothing):
     limits: ClassVar = {"label": "refused"}
 
 
+class Listed(Nothing):
+    """Lists what it conflicts with, and says nothing of why."""
+
+    conflicts: ClassVar = ["r1"]
+
+
+class Unexplained(Nothing):
+    """Lists what it can't honour, and says nothing of why."""
+
+    limits: ClassVar = {"labels": None}
+
+
+class Joined(Nothing):
+    """Has a name that reads as two tricks."""
+
+    name = "this+that"
+
+
+class Optioned(Nothing):
+    """Has a name that reads as one with an option."""
+
+    name = "this:that"
+
+
+class Apart(Nothing):
+    """Has a name that reads as two arms."""
+
+    name = "this,that"
+
+
+class Blank(Nothing):
+    """Has a name that a shell takes apart."""
+
+    name = "this that"
+
+
+class Absent(Nothing):
+    """Has the name of the arm without tricks."""
+
+    name = "none"
+
+
+class FitsText(Nothing):
+    """Names one loss where a set of them is expected."""
+
+    fits: Any = "logistic"
+
+
 class MadeForNobody(Nothing):
     """Is made for a loss that there is none of."""
 
@@ -266,7 +314,7 @@ class Forgetful(Nothing):
     def __init__(self) -> None:
         self._count = 0
 
-    def fake(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+    def real(self, x: Tensor, game: stabilgan.Game) -> Tensor:
         self._count += 1
         return x * (1 + self._count / 100)
 
@@ -406,6 +454,18 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("described", Undescribed, "has no docstring"),
     ("described", MadeUp, "changes is 'the weather'"),
     ("described", Mistyped, "did you mean 'labels'?"),
+    (
+        "described",
+        Listed,
+        "conflicts is ['r1']; expected each name with what goes wrong: conflicts = {'r1': 'why not'}",
+    ),
+    ("described", Unexplained, "limits is {'labels': None}; expected each name with what goes wrong"),
+    ("described", Joined, "name is 'this+that', which --tricks can't ask for; expected a text without blanks"),
+    ("described", Optioned, "name is 'this:that'"),
+    ("described", Apart, "name is 'this,that'"),
+    ("described", Blank, "name is 'this that'"),
+    ("described", Absent, "not 'none', which is the arm without tricks"),
+    ("described", FitsText, "fits is 'logistic'; expected a set of names of losses"),
     ("described", MadeForNobody, "made_for has 'logistics'; expected names of losses"),
     ("described", MadeForWhatItDoesNotFit, "it is made for logistic, which it does not fit"),
     (
@@ -534,6 +594,33 @@ class RefusesAll(Nothing):
 def test_a_trick_that_refuses_every_world_fails() -> None:
     with pytest.raises(AssertionError, match="it refuses every world at attach: points: expected another D; images: "):
         check_trick(RefusesAll)
+
+
+class FitsNothing(Nothing):
+    """Fits a loss that is misspelt."""
+
+    name = "fits_nothing"
+    fits = frozenset(("logisitc",))
+
+
+def test_a_trick_that_fits_no_loss_is_told_so_by_its_name() -> None:
+    with pytest.raises(
+        ValueError, match="fits_nothing: fits has 'logisitc', which is no loss; expected one or more of"
+    ):
+        examine(FitsNothing)
+
+
+class Vector(Penalty):
+    """Gives a value for each sample."""
+
+    def of(self, scores: Tensor, x: Tensor) -> Tensor:
+        return scores.square()
+
+
+def test_a_penalty_of_another_kind_is_told_once_in_the_games_own_words() -> None:
+    report = examine(Vector)
+    assert [r.promise for r in report.failures] == ["plays"]
+    assert "nothing.penalty('d') returned a tensor of shape (8, 1); expected" in report.failures[0].why
 
 
 class Limited(Forgetful):
