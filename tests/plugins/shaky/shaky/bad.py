@@ -47,13 +47,13 @@ class Forgetful(stabilgan.Trick):
 
 
 class Asking(stabilgan.Trick):
-    """Halves long gradients, and waits for the device to know which are."""
+    """Halves gradients, and waits for the device to know which are zero."""
 
     name = "asking"
 
     def before_step(self, player, game):
         for p in game.player(player).parameters():
-            if p.grad is not None and p.grad.norm().item() > 0.1:
+            if p.grad is not None and p.grad.norm().item() != 0:
                 p.grad.mul_(0.5)
 
 
