@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from stabilgan import host, losses
 
 if TYPE_CHECKING:
-    from stabilgan.game import Game, Player, Trick
+    from stabilgan.game import Critic, Game, Player, Trick
 
 LINES = {
     "real": "output = netD(game.real(real))",
@@ -92,6 +93,15 @@ def refuse(game: Game, *, accumulate: int, loss: losses.Loss | None) -> None:
                 )
 
 
+def missaid(trick: Trick | type[Trick]) -> str | None:
+    """What is wrong with the form in which it says what it conflicts with and can't honour, or None."""
+    for said, example in (("conflicts", "{'r1': 'why not'}"), ("limits", "{'labels': 'refused at attach'}")):
+        told = getattr(trick, said)
+        if not isinstance(told, Mapping) or not all(isinstance(text, str) for pair in told.items() for text in pair):
+            return f"{said} is {told!r}; expected each name with what goes wrong: {said} = {example}"
+    return None
+
+
 def apart(one: Trick, other: Trick) -> str | None:
     """Why one can't be played with the other, or None: it says so, or does not fit the loss that the other makes."""
     if other.name in one.conflicts:
@@ -137,6 +147,47 @@ def refuse_sigmoid(game: Game) -> None:
         if trick.needs_logits:
             game.detach()
             raise ValueError(f"{trick.name} {SIGMOID}")
+
+
+# --- what a trick returns ------------------------------------------------------------------------------------
+
+
+def shown_by(trick: Trick, verb: str, x: Any) -> Tensor:
+    """What its `real` or `fake` returned, where that is a tensor; else raises TypeError."""
+    if isinstance(x, Tensor):
+        return x
+    raise TypeError(
+        f"{trick.name}.{verb} returned {_kind(x)}; expected the tensor that D is to see. End it with `return x`"
+    )
+
+
+def judge_of(trick: Trick, d: Any) -> Critic:
+    """What its `critic` returned, where that can be called; else raises TypeError."""
+    if callable(d):
+        judge: Critic = d
+        return judge
+    raise TypeError(
+        f"{trick.name}.critic returned {_kind(d)}; expected what G is judged by. End it with `return d`, or with a "
+        "callable in its place: `return lambda x, *args, **kwargs: d(x, *args, **kwargs)`"
+    )
+
+
+def added_by(trick: Trick, player: Player, value: Any) -> Tensor | None:
+    """What its `penalty` returned, where that is None or one number in a tensor; else raises TypeError."""
+    if value is None or (isinstance(value, Tensor) and value.numel() == 1):
+        return value
+    if isinstance(value, Tensor):
+        said = f"a tensor of shape {tuple(value.shape)}"
+        todo = "Take the mean over the batch: `return value.mean()`"
+    else:
+        said, todo = _kind(value), "Compute it from the player's outputs by torch alone, so that its gradient arrives"
+    raise TypeError(
+        f"{trick.name}.penalty({player!r}) returned {said}; expected a tensor of one number, or None. {todo}"
+    )
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 # --- in the loop ---------------------------------------------------------------------------------------------

@@ -220,6 +220,8 @@ class Game:
                 raise TypeError(f"{trick!r} is not a Trick; expected objects such as stabilgan.R1(weight=10)")
             if not getattr(trick, "name", ""):
                 raise TypeError(f"{type(trick).__name__} has no name; give the class one: name = 'my_trick'")
+            if (wrong := checks.missaid(trick)) is not None:
+                raise TypeError(f"{trick.name}: {wrong}")
         self.tricks = tuple(sorted(tricks, key=lambda t: t.order))
         self.steps: dict[Player, int] = {"d": 0, "g": 0}
         self.labels: tuple[Any, ...] = ()
@@ -281,7 +283,7 @@ class Game:
         """
         d = self.called_d
         for trick in self._acting["critic"]:
-            d = trick.critic(d, self)
+            d = checks.judge_of(trick, trick.critic(d, self))
         with self._unheard():
             out = d(x, *args, **kwargs)
         if self._reminder is not None:
@@ -326,7 +328,7 @@ class Game:
             return (x, *labels) if labels else x
         self.labels, given = labels, x
         for trick in self._acting[verb]:
-            x = getattr(trick, verb)(x, self)
+            x = checks.shown_by(trick, verb, getattr(trick, verb)(x, self))
         if self._reminder is not None:
             self._reminder.passed(verb, given, x)
         seen = Seen(x, self.labels, made_by=self._drawn if verb == "fake" else None)
@@ -445,7 +447,7 @@ class Game:
         added = None
         with torch.enable_grad(), self._one_micro_batch_at_a_time(player) as turns:
             for share in turns:
-                values = [(t.every * share, t.penalty(player, self)) for t in due]
+                values = [(t.every * share, checks.added_by(t, player, t.penalty(player, self))) for t in due]
                 terms = [weight * value for weight, value in values if value is not None]
                 if terms:  # one micro-batch's graph is let go before the next one's is made
                     loss = sum(terms[1:], terms[0])
@@ -698,7 +700,8 @@ def attach(
             conflict; a logit penalty meets a D that ends in a sigmoid (where that can't be seen from D's layers, D's
             first call raises it); a trick changes a loss that the loop owns; a player is sharded (FSDP); D's
             parameters have hooks that a penalty's gradients would miss.
-        TypeError: a player or an optimizer is no such thing, or a trick is none.
+        TypeError: a player or an optimizer is no such thing, or a trick is none, or it says what it conflicts with or
+            can't honour in another form than `{name: why}`.
     """
     return Game(
         g, d, opt_g, opt_d, tricks, loss=loss, accumulate=accumulate, score=score, distributed=distributed, seed=seed

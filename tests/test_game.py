@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 import play
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 
 import stabilgan
 from stabilgan import losses
+from stabilgan.spec import SpecError
+from stabilgan.tricks import check
 
 
 def loop(game: stabilgan.Game, g: nn.Module, d: nn.Module, steps: int = 1) -> None:
@@ -241,3 +244,72 @@ def test_an_option_that_is_no_number_is_refused_at_attach() -> None:
     g, d = play.players()
     with pytest.raises(ValueError, match="r1: weight is nan; expected a number"):
         stabilgan.attach(g, d, play.sgd(g), play.sgd(d), [stabilgan.R1(float("nan"))])
+
+
+class _Returning(stabilgan.Trick):
+    """Returns from each of its methods what it was made with."""
+
+    name = "returning"
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Real(_Returning):
+    def real(self, x: torch.Tensor, game: stabilgan.Game) -> Any:
+        return self.value
+
+
+class _Fake(_Returning):
+    def fake(self, x: torch.Tensor, game: stabilgan.Game) -> Any:
+        return self.value
+
+
+class _Critic(_Returning):
+    def critic(self, d: Any, game: stabilgan.Game) -> Any:
+        return self.value
+
+
+class _Penalty(_Returning):
+    def penalty(self, player: stabilgan.game.Player, game: stabilgan.Game) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("trick", "said"),
+    [
+        (_Real(None), "returning.real returned None; expected the tensor that D is to see. End it with `return x`"),
+        (_Fake((torch.ones(8, 2),)), "returning.fake returned a tuple; expected the tensor that D is to see"),
+        (_Critic(None), "returning.critic returned None; expected what G is judged by. End it with `return d`"),
+        (_Critic(torch.ones(8, 1)), "returning.critic returned a Tensor; expected what G is judged by"),
+        (_Penalty(0.5), "returning.penalty('d') returned a float; expected a tensor of one number, or None"),
+        (
+            _Penalty(torch.ones(8, 1)),
+            "returning.penalty('d') returned a tensor of shape (8, 1); expected a tensor of one number, or None. Take "
+            "the mean over the batch",
+        ),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, stabilgan.Trick) else "",
+)
+def test_a_method_that_returns_the_wrong_thing_is_named_with_its_trick(trick: stabilgan.Trick, said: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        loop(*new_game(trick))
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, torch.ones(8, 1).mean(), torch.ones(1)])
+def test_a_penalty_may_be_none_or_one_number_in_any_shape(value: torch.Tensor | None) -> None:
+    game, g, d = new_game(_Penalty(value if value is None else value.requires_grad_()))
+    loop(game, g, d)
+    assert game.steps == {"d": 1, "g": 1}
+
+
+@pytest.mark.parametrize("said", ["conflicts", "limits"])
+def test_a_trick_that_lists_conflicts_or_limits_without_a_reason_is_refused_in_one_line(said: str) -> None:
+    trick = type("Lists", (stabilgan.Trick,), {"name": "lists", said: ["r1"]})()
+    why = rf"^lists: {said} is \['r1'\]; expected each name with what goes wrong: {said} = .*$"
+    with pytest.raises(TypeError, match=why):
+        new_game(trick, stabilgan.R1())
+    with pytest.raises(SpecError, match=why):
+        check([trick, stabilgan.R1()])

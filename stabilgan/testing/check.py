@@ -93,7 +93,7 @@ def check_trick(trick: type[Trick] | str, /, *, slow: bool = False, **options: A
 
     Raises:
         AssertionError: promises fail; the message lists them.
-        ValueError: there is no such trick, or it has no such options.
+        ValueError: there is no such trick, it has no such options, or it fits no loss that there is.
 
     >>> check_trick("r1", weight=2.0).ok
     True
@@ -127,10 +127,9 @@ def examine(
 def subject_of(make: Callable[[], Trick], off: Callable[[], Trick] | None) -> tuple[Subject | None, Mapping[str, str]]:
     """The trick on trial in the first world that it does not refuse, at attach or in its first step, or None.
 
-    Also what it said to the others.
+    Also what it said to the others. Raises SpecError where it fits no loss that there is.
     """
-    fits = make().fits
-    loss = losses.logistic if fits is None or "logistic" in fits else losses.named(min(fits))
+    loss = _loss_for(make())
     refusals: dict[str, str] = {}
     for world in (POINTS, IMAGES):
         subject = Subject(make, off, world, loss)
@@ -143,6 +142,17 @@ def subject_of(make: Callable[[], Trick], off: Callable[[], Trick] | None) -> tu
         else:
             return subject, refusals
     return None, refusals
+
+
+def _loss_for(trick: Trick) -> losses.Loss:
+    if trick.fits is None or "logistic" in trick.fits:
+        return losses.logistic
+    if known := [name for name in losses.LOSSES if name in trick.fits]:
+        return losses.named(min(known))
+    raise spec.SpecError(
+        f"{trick.name}: fits has {', '.join(map(repr, sorted(trick.fits))) or 'nothing'}, which is no loss; expected "
+        f"one or more of {', '.join(losses.LOSSES)}"
+    )
 
 
 def result_of(promise: Promise, subject: Subject | None, refusals: Mapping[str, str] = {}) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 from stabilgan import checks, plugins, spec
 from stabilgan.game import Trick
@@ -162,8 +163,12 @@ def class_of(name: str) -> type[Trick]:
     return made
 
 
-wrong_with = plugins.wrong_with_class(Trick)
-"""What is wrong with what a package registers as a trick."""
+_wrong_with_class = plugins.wrong_with_class(Trick)
+
+
+def wrong_with(name: str, made: Any) -> str | None:
+    """What is wrong with what a package registers as a trick."""
+    return _wrong_with_class(name, made) or checks.missaid(made)
 
 
 def parse(text: str) -> list[Trick]:
@@ -190,8 +195,10 @@ def parse(text: str) -> list[Trick]:
 
 
 def check(tricks: list[Trick]) -> None:
-    """Raises SpecError if two of the tricks can't be played together, or one is named twice."""
+    """Raises SpecError if two of the tricks can't be played together, one is named twice, or says wrongly with whom."""
     for one in tricks:
+        if (wrong := checks.missaid(one)) is not None:
+            raise spec.SpecError(f"{one.name}: {wrong}")
         if sum(other.name == one.name for other in tricks) > 1:
             raise spec.SpecError(f"{one.name} is twice in one arm; expected each trick once")
         for other in tricks:

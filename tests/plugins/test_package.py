@@ -29,6 +29,7 @@ BROKEN = {
     ("trick", "no_trick"): "expected a subclass of stabilgan.Trick",
     ("trick", "nameless"): "has no name; give the class one: name = 'nameless'",
     ("trick", "misnamed"): "is named 'shake'; expected the name under which it is registered",
+    ("trick", "listed"): "conflicts is ['r1']; expected each name with what goes wrong",
     ("trick", "r1"): "the library has a trick of that name already",
     ("detector", "loud"): "expected a subclass of stabilgan.Detector",
     ("workload", "constant"): "is a int; expected a function that returns a Workload",

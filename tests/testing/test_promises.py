@@ -42,6 +42,54 @@ class Mistyped(Nothing):
     limits: ClassVar = {"label": "refused"}
 
 
+class Listed(Nothing):
+    """Lists what it conflicts with, and says nothing of why."""
+
+    conflicts: ClassVar = ["r1"]
+
+
+class Unexplained(Nothing):
+    """Lists what it can't honour, and says nothing of why."""
+
+    limits: ClassVar = {"labels": None}
+
+
+class Joined(Nothing):
+    """Has a name that reads as two tricks."""
+
+    name = "this+that"
+
+
+class Optioned(Nothing):
+    """Has a name that reads as one with an option."""
+
+    name = "this:that"
+
+
+class Apart(Nothing):
+    """Has a name that reads as two arms."""
+
+    name = "this,that"
+
+
+class Blank(Nothing):
+    """Has a name that a shell takes apart."""
+
+    name = "this that"
+
+
+class Absent(Nothing):
+    """Has the name of the arm without tricks."""
+
+    name = "none"
+
+
+class FitsText(Nothing):
+    """Names one loss where a set of them is expected."""
+
+    fits: Any = "logistic"
+
+
 class MadeForNobody(Nothing):
     """Is made for a loss that there is none of."""
 
@@ -114,6 +162,25 @@ class DeafG(Nothing):
 
     def critic(self, d: Any, game: stabilgan.Game) -> Any:
         return lambda x, *labels: d(x.detach(), *labels)
+
+
+class BlursForDAlone(Nothing):
+    """Shows D noisy samples, and has G judged on clean ones."""
+
+    def setup(self, game: stabilgan.Game) -> None:
+        self._generator = game.generator(self)
+
+    def real(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+        return x + 0.1 * torch.randn(x.shape, generator=self._generator).to(x)
+
+    fake = real
+
+
+class ShrinksForDAlone(Nothing):
+    """Shows D smaller fakes, by ways that leave the same tensor."""
+
+    def fake(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+        return x.mul_(0.9)
 
 
 class Free(Penalty):
@@ -225,6 +292,13 @@ class PythonNoisy(Nothing):
         return x + random.random()
 
 
+class BornAnew(Nothing):
+    """Takes its generator in each step, and so draws the same each time."""
+
+    def real(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+        return x + 0.1 * torch.randn(x.shape, generator=game.generator(self)).to(x)
+
+
 class MovesG(Nothing):
     """Changes G at attach."""
 
@@ -240,7 +314,7 @@ class Forgetful(Nothing):
     def __init__(self) -> None:
         self._count = 0
 
-    def fake(self, x: Tensor, game: stabilgan.Game) -> Tensor:
+    def real(self, x: Tensor, game: stabilgan.Game) -> Tensor:
         self._count += 1
         return x * (1 + self._count / 100)
 
@@ -305,6 +379,32 @@ class Asks(Nothing):
                 p.grad.mul_(0.5)
 
 
+class Hoards(Penalty):
+    """Sums its penalties up, graphs and all."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+
+    def of(self, scores: Tensor, x: Tensor) -> Tensor:
+        value = super().of(scores, x)
+        self._sum = self._sum + value
+        return value
+
+
+class HoardsFakes(Nothing):
+    """Keeps what G was judged by."""
+
+    def critic(self, d: Any, game: stabilgan.Game) -> Any:
+        self._kept: list[Tensor] = getattr(self, "_kept", [])
+
+        def kept(x: Tensor, *labels: Any) -> Tensor:
+            self._kept.append(x)
+            out: Tensor = d(x, *labels)
+            return out
+
+        return kept
+
+
 class SinglePrecision(Nothing):
     """Shows D float32."""
 
@@ -354,8 +454,26 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("described", Undescribed, "has no docstring"),
     ("described", MadeUp, "changes is 'the weather'"),
     ("described", Mistyped, "did you mean 'labels'?"),
+    (
+        "described",
+        Listed,
+        "conflicts is ['r1']; expected each name with what goes wrong: conflicts = {'r1': 'why not'}",
+    ),
+    ("described", Unexplained, "limits is {'labels': None}; expected each name with what goes wrong"),
+    ("described", Joined, "name is 'this+that', which --tricks can't ask for; expected a text without blanks"),
+    ("described", Optioned, "name is 'this:that'"),
+    ("described", Apart, "name is 'this,that'"),
+    ("described", Blank, "name is 'this that'"),
+    ("described", Absent, "not 'none', which is the arm without tricks"),
+    ("described", FitsText, "fits is 'logistic'; expected a set of names of losses"),
     ("described", MadeForNobody, "made_for has 'logistics'; expected names of losses"),
     ("described", MadeForWhatItDoesNotFit, "it is made for logistic, which it does not fit"),
+    (
+        "judge",
+        BlursForDAlone,
+        "`fake` changed what D sees in 50 of 50 steps, but G was judged on its samples as they are",
+    ),
+    ("judge", ShrinksForDAlone, "`fake` changed what D sees in"),
     ("off", AlwaysOn, "after 5 steps at zero strength G is not what it is without the trick: 0.weight differs by"),
     ("acts", Nothing, "after 50 steps both players are what they are without it"),
     ("gradient", Detached, "penalty('d') gave a value without a gradient"),
@@ -381,6 +499,7 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("own generator", GloballyBorn, "attaching it draws from torch's global generator"),
     ("own generator", NumpyNoisy, "numpy's global generator"),
     ("own generator", PythonNoisy, "Python's global generator"),
+    ("own generator", BornAnew, "it took game.generator(self) anew 6 times in 6 steps"),
     ("same data", MovesG, "sees something else: G at the start.0.weight differs by"),
     ("resume", Forgetful, "taken up after step 1, the run ends otherwise: g.0.weight differs by"),
     ("plain state", SavesObjects, "can't be loaded without running code"),
@@ -390,6 +509,8 @@ BREAKERS: list[tuple[str, type[Trick], str]] = [
     ("labels", Shuffles, "a sample with the label of another one"),
     ("labels", Doubles, "16 samples with 8 labels"),
     ("no waiting", Asks, "aten::_local_scalar_dense inside a step makes the host wait"),
+    ("lets go", Hoards, "after 8 steps the graphs of 5 of the first 5 are still in memory"),
+    ("lets go", HoardsFakes, "after 8 steps the graphs of 5 of the first 5 are still in memory"),
     ("float64", SinglePrecision, "RuntimeError"),
     ("autocast", RefusesAutocast, "TypeError: no autocast, please"),
     ("float32 penalty", HalfPenalty, "penalty('d') is torch.bfloat16 under autocast"),
@@ -473,6 +594,33 @@ class RefusesAll(Nothing):
 def test_a_trick_that_refuses_every_world_fails() -> None:
     with pytest.raises(AssertionError, match="it refuses every world at attach: points: expected another D; images: "):
         check_trick(RefusesAll)
+
+
+class FitsNothing(Nothing):
+    """Fits a loss that is misspelt."""
+
+    name = "fits_nothing"
+    fits = frozenset(("logisitc",))
+
+
+def test_a_trick_that_fits_no_loss_is_told_so_by_its_name() -> None:
+    with pytest.raises(
+        ValueError, match="fits_nothing: fits has 'logisitc', which is no loss; expected one or more of"
+    ):
+        examine(FitsNothing)
+
+
+class Vector(Penalty):
+    """Gives a value for each sample."""
+
+    def of(self, scores: Tensor, x: Tensor) -> Tensor:
+        return scores.square()
+
+
+def test_a_penalty_of_another_kind_is_told_once_in_the_games_own_words() -> None:
+    report = examine(Vector)
+    assert [r.promise for r in report.failures] == ["plays"]
+    assert "nothing.penalty('d') returned a tensor of shape (8, 1); expected" in report.failures[0].why
 
 
 class Limited(Forgetful):

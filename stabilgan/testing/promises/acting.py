@@ -6,19 +6,24 @@ import copy
 import difflib
 import inspect
 import math
+import re
+from collections.abc import Set
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stabilgan import losses
+from stabilgan import checks, losses
 from stabilgan.game import CHANGES, Cost, Game, Player, Trick
 from stabilgan.passes import counting
 from stabilgan.testing.play import adam, difference, same
 from stabilgan.testing.promise import CONDITIONS, Broken, NotAsked, Promise, Subject
 from stabilgan.testing.worlds import World
 from stabilgan.trainer import Trainer
+
+_NAME = re.compile(r"[^\s:+,]+")
+"""What the grammar of `--tricks` leaves whole."""
 
 
 def described(subject: Subject) -> None:
@@ -27,10 +32,19 @@ def described(subject: Subject) -> None:
         raise Broken(f"{type(trick).__name__} has no docstring; its first line says what it does to training")
     if trick.changes not in CHANGES:
         raise Broken(f"changes is {trick.changes!r}; expected one of {', '.join(CHANGES)}")
+    if not isinstance(trick.name, str) or trick.name == "none" or not _NAME.fullmatch(trick.name):
+        raise Broken(
+            f"name is {trick.name!r}, which --tricks can't ask for; expected a text without blanks, ':', '+' and ',', "
+            "and not 'none', which is the arm without tricks"
+        )
+    if (wrong := checks.missaid(trick)) is not None:
+        raise Broken(wrong)
     for condition in trick.limits.keys() - CONDITIONS.keys():  # words of its own are for readers alone
         if near := difflib.get_close_matches(condition, CONDITIONS, n=1, cutoff=0.7):
             raise Broken(f"limits has {condition!r}, which no promise knows; did you mean {near[0]!r}?")
     for said, names in (("fits", trick.fits), ("made_for", trick.made_for)):
+        if names is not None and not isinstance(names, Set):
+            raise Broken(f"{said} is {names!r}; expected a set of names of losses: {said} = frozenset({{'logistic'}})")
         if strange := [name for name in sorted(names or ()) if name not in losses.LOSSES]:
             raise Broken(f"{said} has {strange[0]!r}; expected names of losses: {', '.join(losses.LOSSES)}")
     if trick.fits is not None and trick.made_for is not None and (apart := trick.made_for - trick.fits):
@@ -96,7 +110,7 @@ def gradients_arrive(subject: Subject) -> None:
 def _penalty(trick: Trick, player: Player, game: Game) -> list[float]:
     """The length of the gradient that a penalty brings to its player; nothing where there is no penalty."""
     with torch.enable_grad():
-        value = trick.penalty(player, game)
+        value = checks.added_by(trick, player, trick.penalty(player, game))
     if value is None:
         return []
     if not value.requires_grad:

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import torch
 
+from stabilgan.game import Game, Trick
 from stabilgan.testing.play import difference
 from stabilgan.testing.promise import Broken, Promise, Subject
 from stabilgan.testing.worlds import Batch
@@ -19,13 +20,31 @@ def draws_from_its_own_generator(subject: Subject) -> None:
     t = subject.trainer(players=players)
     if not torch.equal(torch.get_rng_state(), torch_state):
         raise Broken("attaching it draws from torch's global generator; take game.generator(self) in setup")
+    taken = _taken_in_steps(t.game)
     t.fit(subject.world.data, 6)
+    if len(taken) > 1:
+        raise Broken(
+            f"it took game.generator(self) anew {len(taken)} times in 6 steps, and each draws what the last one drew; "
+            "take it once, in setup, keep it, and save its state"
+        )
     if not torch.equal(torch.get_rng_state(), torch_state):
         raise Broken("a step draws from torch's global generator; take game.generator(self) in setup, and save it")
     if _numpy_state() != numpy_state:
         raise Broken("it draws from numpy's global generator; take game.generator(self) in setup, and save it")
     if random.getstate() != python_state:
         raise Broken("it draws from Python's global generator; take game.generator(self) in setup, and save it")
+
+
+def _taken_in_steps(game: Game) -> list[Trick]:
+    """Grows by a trick each time that one takes a generator from now on."""
+    taken, take = list[Trick](), game.generator
+
+    def noted(trick: Trick) -> torch.Generator:
+        taken.append(trick)
+        return take(trick)
+
+    vars(game)["generator"] = noted
+    return taken
 
 
 def _numpy_state() -> bytes:

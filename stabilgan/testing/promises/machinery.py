@@ -1,13 +1,15 @@
-"""That a trick plays on a GPU's terms: nobody waits, any dtype, autocast, a GradScaler, a compiler."""
+"""That a trick plays on a GPU's terms: nobody waits, memory stays, any dtype, autocast, a GradScaler, a compiler."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from stabilgan.game import PLAYERS
+from stabilgan.game import PLAYERS, Game, Player
 from stabilgan.testing.play import fused_sgd, params, sgd
 from stabilgan.testing.promise import Broken, NotAsked, Promise, Subject
 from stabilgan.testing.promises.loops import Players, finite
@@ -24,6 +26,46 @@ def makes_nobody_wait(subject: Subject) -> None:
         if "makes the host wait" in str(error):
             raise Broken(f"{error}; keep values in tensors (torch.where, masks by multiplication)") from error
         raise
+
+
+class _Mark:
+    """A hook that does nothing: the graph of the output that it is on keeps it, and nothing else does."""
+
+    def __call__(self, gradient: Tensor) -> None: ...
+
+
+def lets_go_of_graphs(subject: Subject) -> None:
+    """One step's graph may be kept for a while, but not each step's."""
+    trick = subject.make()
+    t = subject.trainer(tricks=[trick])
+    marks: list[tuple[int, weakref.ref[_Mark]]] = []
+
+    def mark(out: Any) -> None:
+        if isinstance(out, Tensor) and out.requires_grad:
+            hook = _Mark()
+            out.register_hook(hook)
+            marks.append((t.steps, weakref.ref(hook)))
+
+    def penalty(player: Player, game: Game) -> Tensor | None:
+        value = type(trick).penalty(trick, player, game)
+        mark(value)
+        return value
+
+    vars(trick)["penalty"] = penalty
+    for module in (*t.game.g.modules(), *t.game.d.modules()):
+        module.register_forward_hook(lambda module, args, out: mark(out))
+    t.fit(subject.world.data, 8)
+
+    def kept() -> set[int]:
+        return {step for step, alive in marks if alive() is not None and step < 5}
+
+    if len(kept()) > 1:
+        gc.collect()  # circles are nobody's fault
+    if len(steps := kept()) > 1:
+        raise Broken(
+            f"after 8 steps the graphs of {len(steps)} of the first 5 are still in memory, which grows with each step; "
+            "keep detached values: value.detach()"
+        )
 
 
 def follows_the_players_dtype(subject: Subject) -> None:
@@ -104,6 +146,7 @@ def _near(players: Players, others: Players, relative: float, absolute: float, s
 
 PROMISES = (
     Promise("no waiting", "No step makes the host wait for the device.", makes_nobody_wait, "no waiting"),
+    Promise("lets go", "It lets the graphs of past steps go.", lets_go_of_graphs),
     Promise("float64", "Its dtype follows the players.", follows_the_players_dtype, "float64"),
     Promise("autocast", "Autocast leaves finite float32 weights.", leaves_finite_float32_weights, "autocast"),
     Promise("float32 penalty", "A penalty is computed in float32 under autocast.", penalises_in_float32, "autocast"),

@@ -33,7 +33,7 @@ class GloballyNoisy(stabilgan.Trick):
 
 
 class Forgetful(stabilgan.Trick):
-    """Remembers a mean of the fakes, and does not save it."""
+    """Remembers a mean of the data, and does not save it."""
 
     name = "forgetful"
     changes = "what D sees"
@@ -41,19 +41,19 @@ class Forgetful(stabilgan.Trick):
     def __init__(self) -> None:
         self._mean = 0.0
 
-    def fake(self, x, game):
+    def real(self, x, game):
         self._mean = 0.9 * self._mean + 0.1 * x.detach().mean(0)
         return x + 0.1 * self._mean
 
 
 class Asking(stabilgan.Trick):
-    """Halves long gradients, and waits for the device to know which are."""
+    """Halves gradients, and waits for the device to know which are zero."""
 
     name = "asking"
 
     def before_step(self, player, game):
         for p in game.player(player).parameters():
-            if p.grad is not None and p.grad.norm().item() > 0.1:
+            if p.grad is not None and p.grad.norm().item() != 0:
                 p.grad.mul_(0.5)
 
 
@@ -73,3 +73,10 @@ class NeverOff(stabilgan.Trick):
 
 class Nameless(stabilgan.Trick):
     """Has no name."""
+
+
+class Listed(stabilgan.Trick):
+    """Lists what it conflicts with, and says nothing of why."""
+
+    name = "listed"
+    conflicts = ["r1"]  # noqa: RUF012 - as people write it
