@@ -68,6 +68,14 @@ class Repeats:
     limit: float
     n: int
 
+    def surely(self) -> bool:
+        """Whether so many more repeats than among reals are beyond chance, by Fisher's test, where reals repeat at all.
+
+        Where they don't, a repeat is none of chance.
+        """
+        fakes, reals = round(self.share * self.n), round(self.reference * self.n)
+        return not reals or bool(hypergeom.sf(fakes - 1, 2 * self.n, fakes + reals, self.n) < CHANCE)
+
 
 @dataclass(frozen=True)
 class Memory:

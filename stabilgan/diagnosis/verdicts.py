@@ -133,7 +133,7 @@ def _collapse(null: Null, again: Repeats, copied: Memory, worst: Dropped | None,
         severity = max(severity, worst.mass)
         sure = max(sure, _sure(worst.mass, worst.allowed, 2 * worst.allowed) * (0.7 if off else 1.0))
     more = again.share - again.reference
-    if more >= REPEATED and more * again.n >= 3 and copied.exact - copied.exact_reference < COPIED:
+    if more >= REPEATED and more * again.n >= 3 and again.surely() and copied.exact - copied.exact_reference < COPIED:
         told.insert(0, of_repeats(again))
         severity, sure = max(severity, more), max(sure, _sure(more, REPEATED, 0.1))
     return Finding("mode_collapse", min(1.0, severity), sure, tuple(told)) if told else None

@@ -426,3 +426,25 @@ def test_what_printed_probabilities_cost_tells_the_logistic_loss_from_others() -
         "g_loss": Series.of((fake - 1) ** 2 / 2 + 0.01),
     }
     assert believe(squares).share["logistic"] < 0.1
+
+
+@pytest.mark.parametrize(("digits", "dead"), [(2, False), (4, True), (None, True)])
+def test_a_loss_in_two_decimals_that_stands_at_chance_is_no_dead_discriminator(digits: int | None, dead: bool) -> None:
+    """Means of an epoch are that steady; in four decimals no living D's are."""
+    columns = {
+        "d_loss": replace(Series.of(np.full(40, round(2 * LN2, digits or 6)), label="D"), digits=digits),
+        "g_loss": replace(Series.of(np.full(40, round(LN2, digits or 6)), label="G"), digits=digits),
+    }
+    assert ("discriminator_dead" in names(judge_series(columns, "logistic"))) is dead
+
+
+@pytest.mark.parametrize(
+    ("level", "digits", "dead"),
+    [(0.5, 1, False), (0.5, 2, False), (50.0, 0, False), (50.0, 2, True), (0.5, 4, True), (0.5, None, True)],
+)
+def test_an_accuracy_that_is_rounded_to_one_half_is_no_dead_discriminator(
+    level: float, digits: int | None, dead: bool
+) -> None:
+    columns = game("logistic", gap=0.4, n=40)
+    columns["accuracy_d"] = replace(Series.of(np.full(40, level), label="acc"), digits=digits)
+    assert ("discriminator_dead" in names(judge_series(columns, "logistic"))) is dead

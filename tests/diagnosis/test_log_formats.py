@@ -267,6 +267,9 @@ CASES = {
                     "Loss/signs/real": {"num": 64, "mean": 0.3, "std": 0.1},
                     "Loss/G/loss": {"num": 64, "mean": 0.9, "std": 0.1},
                     "Loss/D/loss": {"num": 64, "mean": 1.1, "std": 0.1},
+                    "Loss/r1_penalty": {"num": 4, "mean": 0.001, "std": 0.01},
+                    "Loss/D/reg": {"num": 4, "mean": 0.005, "std": 0.1},
+                    "Loss/G/reg": {"num": 16, "mean": 0.02, "std": 0.1},
                     "timestamp": 1600000000.5,
                 }
             )
@@ -360,8 +363,37 @@ def test_thousands_and_whole_numbers_between_commas_are_no_decimals() -> None:
     assert game.columns["d_loss"].step.tolist() == [1000, 2000, 3000, 4000]
     log = read_log(io.StringIO("step,fid\n" + "".join(f"{i},{90 - i}\n" for i in range(10, 40, 10))))
     assert log.store.runs[-1].columns["fid"].values.tolist() == [80, 70, 60]
+    log = read_log(io.StringIO("".join(f"step {i} critic_loss: -12,345.67 gen_loss: {i}.5\n" for i in range(4))))
+    (game,), _ = games(log.store.runs[-1], {})
+    assert game.columns["d_loss"].value.tolist() == [-12345.67] * 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "25.11.2026 14:00:00 Epoch {} D-Loss 1,250 G-Loss 0,950\n",
+        "[25.11. 14:00] Epoch {} D-Loss 1,250 G-Loss 0,950\n",
+        "PyTorch 2.4 Epoch {} D-Loss 1,250 G-Loss 0,950\n",
+        "step {}000 D-Loss: 1,250 G-Loss: 1,950\n",
+        "{};1,250;0,950\n",
+    ],
+)
+def test_dates_versions_and_long_step_numbers_beside_decimal_commas(line: str) -> None:
+    head = "step;d_loss;g_loss\n" if ";" in line else ""
+    log = read_log(io.StringIO(head + "".join(line.format(i) for i in range(1, 6))))
+    (game,), _ = games(log.store.runs[-1], {})
+    assert game.columns["d_loss"].value.tolist() == [1.25] * 5
+    assert game.columns["g_loss"].value.tolist() == [0.95 if "0,950" in line else 1.95] * 5
 
 
 def test_a_real_run_in_stats_jsonl_style_keeps_its_order() -> None:
     (game,) = read(CASES["stats.jsonl of StyleGAN"].text)
     assert game.columns["d_loss"].label == "Loss/D/loss"
+
+
+@pytest.mark.parametrize("term", ["Loss/D/reg", "d_r1_loss", "loss_D_r1", "D_drift_loss", "D_regularization_loss"])
+def test_a_regulariser_is_never_ds_loss(term: str) -> None:
+    (game,) = read(
+        "".join(json.dumps({"step": i, term: 0.004, "Loss/D/loss": 1.2, "G_loss": 0.9}) + "\n" for i in (0, 1))
+    )
+    assert game.columns["d_loss"].value.tolist() == [1.2, 1.2]

@@ -191,6 +191,22 @@ def test_chance_is_fishers_exact_test_on_copies_among_fakes_and_among_reals() ->
     assert memory.surely()
 
 
+def test_rows_that_repeat_among_reals_as_among_fakes_are_no_collapse() -> None:
+    """A table of which three rows in ten are blank: by chance some draws hold more of them."""
+    rng = torch.Generator().manual_seed(0)
+
+    def table(n: int, blank: float) -> Tensor:
+        x = torch.randn(n, 6, generator=rng)
+        x[torch.rand(n, generator=rng) < blank] = 0
+        return x
+
+    for _ in range(10):
+        assert judged(table(200, 0.3), table(200, 0.3)).findings == ()
+    fake = table(200, 0.3)
+    fake[:80] = 0.5  # and one sample that is none of the data, over and over
+    assert "mode_collapse" in {f.failure for f in judged(table(200, 0.3), fake).findings}
+
+
 def test_a_hundred_times_as_many_fakes_as_reals_lie_nearer_to_each_other_and_repeat_nothing() -> None:
     few, many = (torch.rand(n, 1, generator=torch.Generator().manual_seed(n)) for n in (60, 6000))
     again = copies.repeats(few, many, copies.neighbours(few, many, 2))

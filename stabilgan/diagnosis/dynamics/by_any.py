@@ -282,7 +282,9 @@ def _coin(columns: Columns, family: str) -> Iterator[Hit]:
         return
     ok = np.isfinite(accuracy.value)
     values, steps = accuracy.value[ok], accuracy.step[ok]
-    at = reading.lasting((values == 0.5) | (values == 50), least=10)
+    digits = math.inf if accuracy.digits is None else accuracy.digits
+    # A half in one or two decimals, or 50 without any, is what many an accuracy is rounded to.
+    at = reading.lasting(((values == 0.5) & (digits >= 3)) | ((values == 50) & (digits >= 1)), least=10)
     if at is not None:
         text = f"{accuracy.label} is exactly one half from step {steps[at]} on: D gives everything the same name"
         evidence = Evidence("accuracy_d", 0.5, text, None, None, reading.origin(accuracy))

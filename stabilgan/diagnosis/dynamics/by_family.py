@@ -124,8 +124,9 @@ def _constant_answer(columns: Columns, family: str) -> Iterator[Hit]:
     if found is None:
         return
     steps, (d,) = found
-    if len(d) < 10:
-        return
+    printed = columns["d_loss"].digits
+    if len(d) < 10 or (printed is not None and printed < 3):
+        return  # in two decimals the mean of any epoch stands still
     scale = max(CHANCE[family]) or 1.0
     # Jitter of rows next to each other, beyond a straight line; digits printed are rounded to 1e-4 at best.
     jitter = np.abs(np.convolve(d, [0.5, -1.0, 0.5], "valid"))

@@ -64,6 +64,7 @@ ASIDE = {
     ),
     *("class", "cycle", "cyc", "idt", "identity", "id", "rec", "recon", "reconstruction", "vgg", "aux", "kl", "kld"),
     *("style", "tv", "dur", "lpips", "ssim", "path", "pl", "seg", "matching", "duration", "std", "var", "min", "max"),
+    *("reg", "regularization", "regularizer", "regularisation", "r1", "r2", "drift"),
     *("num", "val", "valid", "validation", "test", "eval", "time", "count", "weight", "lambda", "ada", "augment"),
 }
 STEPS = {"step", "steps", "iter", "iters", "iteration", "iterations", "batch", "it", "itr", "kimg", "minibatch", "i"}

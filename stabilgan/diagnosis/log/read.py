@@ -90,7 +90,7 @@ def _read_text(text: Text, store: Store, wanted: Sequence[str]) -> Log:
         return Log(text.name, "JSON", store, tuple(rows.names), tuple(text.notes), ())
     head, lines = text.head[:20_000], text.lines
     mark = delimiter(head)
-    if mark is None and commas(head):
+    if mark != "," and commas(head):
         lines, mark = pointed(lines), delimiter("\n".join(next(pointed([head.split("\n")]))))
         text.notes.append("numbers were read with a decimal comma")
     if mark is not None:

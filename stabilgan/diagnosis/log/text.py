@@ -24,7 +24,7 @@ from stabilgan.diagnosis.log.store import Store
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])("
     r"[-+]?1\.\#(?:QNAN|SNAN|IND|INF)|"
-    r"\d{1,3}(?:,\d{3})+(?![\d.]|,\d)|"
+    r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![\d.]|,\d)|"
     r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|"
     r"[-+]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)(?![A-Za-z0-9_])|"
     r"[zZ]ero(?![A-Za-z0-9_])"
