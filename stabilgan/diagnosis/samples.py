@@ -50,7 +50,7 @@ def judge_samples(
 ) -> Judgement:
     """Compares fakes with reals, and with what reals read in their place, and names what is wrong.
 
-    Mode collapse (the fakes differ by less than half of what reals do, or repeat each other), mode dropping (parts of
+    Mode collapse (the fakes differ by less than a fifth of what reals do, or repeat each other), mode dropping (parts of
     the data stay empty), memorisation (fakes are copies of training samples, or of the reals), divergence (samples are
     not finite).
 
