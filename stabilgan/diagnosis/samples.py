@@ -50,9 +50,9 @@ def judge_samples(
 ) -> Judgement:
     """Compares fakes with reals, and with what reals read in their place, and names what is wrong.
 
-    Mode collapse (the fakes differ by less than a fifth of what reals do, or repeat each other), mode dropping (parts of
-    the data stay empty), memorisation (fakes are copies of training samples, or of the reals), divergence (samples are
-    not finite).
+    Mode collapse (the fakes differ by less than a fifth of what reals do, or repeat each other), mode dropping (parts
+    of the data stay empty), memorisation (fakes are copies of training samples, or of the reals), divergence (samples
+    are not finite).
 
     Args:
         real: (N, d) features, N of at least 20, that training did not see where `train` is given.

@@ -448,3 +448,28 @@ def test_an_accuracy_that_is_rounded_to_one_half_is_no_dead_discriminator(
     columns = game("logistic", gap=0.4, n=40)
     columns["accuracy_d"] = replace(Series.of(np.full(40, level), label="acc"), digits=digits)
     assert ("discriminator_dead" in names(judge_series(columns, "logistic"))) is dead
+
+
+def test_what_stands_in_every_second_row_is_no_circle() -> None:
+    """D's loss with a penalty that comes in lazily, on every second row; a rhythm of three rows is one."""
+    d = 1.2 + noise(256, 0.02)
+    for period, expected in ((2, set()), (3, {"oscillation"})):
+        columns = {
+            "d_loss": Series.of(d + 0.4 * (np.arange(256) % period == 0), label="D"),
+            "g_loss": Series.of(0.9 + noise(256, 0.02, seed=1), label="G"),
+        }
+        assert names(judge_series(columns, "logistic")) == expected
+
+
+@pytest.mark.parametrize(
+    ("level", "digits", "dead"),
+    [(-6e-4, 4, False), (-6e-4, 6, False), (-6e-4, None, False), (0, 4, True), (0, None, True)],
+)
+def test_a_clipped_critic_whose_small_gap_moves_is_not_dead(level: float, digits: int | None, dead: bool) -> None:
+    d = level + noise(100, 8e-5 if level else 1e-8)
+    d = d if digits is None else d.round(digits)
+    columns = {
+        "d_loss": replace(Series.of(d, label="D"), digits=digits),
+        "g_loss": Series.of(3e-4 + noise(100, 1e-5, seed=1), label="G"),
+    }
+    assert ("discriminator_dead" in names(judge_series(columns, "wasserstein"))) is dead

@@ -293,3 +293,10 @@ def test_the_dense_mnist_gan_is_found_saturated_within_its_first_epoch_by_what_i
     assert found is not None, printed
     assert found.onset is not None
     assert found.onset <= 600
+
+
+def test_a_run_that_is_resumed_without_a_number_is_no_clean_bill() -> None:
+    resumed = "".join(f"step {200 + i} d_loss: nan g_loss: nan\n" for i in range(8))
+    found = diagnose_log(io.StringIO(lines(300) + resumed), loss="bce").found("divergence")
+    assert found is not None
+    assert diagnose_log(io.StringIO(lines(300) + lines(8, start=200)), loss="bce").verdict == "healthy"

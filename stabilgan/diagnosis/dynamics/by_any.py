@@ -35,6 +35,8 @@ DECAYED = 1e-9
 """Nor does one below this that has fallen a hundred-thousandfold: Adam's steps are about as large as the rate, and
 float32 holds a weight of 0.02 to 1e-9."""
 LOSSES = ("d_loss", "g_loss", "g_adv", "d_loss_real", "d_loss_fake")
+EVERY_OTHER = 2.1
+"""Rows; what is otherwise in every second row is printed so (a term that comes in lazily), and no circle."""
 NOW_AND_THEN = ("fid", "accuracy_d")
 """Columns that are measured in some rows alone."""
 
@@ -202,6 +204,8 @@ def _circles(columns: Columns, family: str) -> Iterator[Hit]:
             share, excess, amplitude, period = rhythm(torch.from_numpy(_level(part)), cycles=rule.cycles).tolist()
             bins = window // 2 - rule.cycles + 1
             if not (share > rule.share and excess > math.log(bins / SURPRISE) and amplitude > SWING):
+                continue
+            if period * block < EVERY_OTHER:
                 continue
             length = period * (at[-1] - at[0]) / max(1, window - 1)
             text = (

@@ -133,7 +133,8 @@ def _constant_answer(columns: Columns, family: str) -> Iterator[Hit]:
     smooth = np.concatenate([[jitter[0] < 4e-4 * scale], jitter < 4e-4 * scale, [jitter[-1] < 4e-4 * scale]])
     costs = CHANCE[family]
     if family == "wasserstein":
-        near = np.abs(d) < 1e-3
+        # 0, or what is printed so: a clipped critic's gap may be small, and move.
+        near = np.abs(d) < (1e-5 if printed is None else max(1e-5, 1.5 * 10.0**-printed))
     elif family in ("relativistic", "relativistic_hinge"):
         near = np.min([np.abs(d - c) < 2e-3 * c for c in costs], 0) if len(costs) == 1 else _any(d, costs)
     else:

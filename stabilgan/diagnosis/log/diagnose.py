@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, Any
 
 from stabilgan.diagnosis.dynamics import Judgement, judge_series, passing, unused
+from stabilgan.diagnosis.dynamics.by_any import LOSSES
 from stabilgan.diagnosis.families import believe, named
 from stabilgan.diagnosis.findings import Diagnosis, Evidence, Finding, InputError
 from stabilgan.diagnosis.log.columns import Game, check_mapping, games
+from stabilgan.diagnosis.log.names import role
 from stabilgan.diagnosis.log.read import read_log
 from stabilgan.diagnosis.log.source import Progress
 from stabilgan.diagnosis.log.store import Run, Store
@@ -18,6 +21,8 @@ from stabilgan.diagnosis.log.store import Run, Store
 SHOWN = 2000
 """Points of a curve in `figures`."""
 FEW = 10
+LEAST = 3
+"""Rows without a number that a resumed run must have to count."""
 
 
 def diagnose_log(
@@ -125,12 +130,20 @@ def _judge(game: Game, loss: str | None) -> tuple[Judgement, list[str]]:
 
 
 def _judged(store: Store) -> list[Run]:
-    """Of runs after each other the last that says something; of runs at the same time all."""
+    """Of runs after each other the last that says something, and one that came to nothing after it; of runs at the same
+    time all."""
     told = [run for run in store.runs if run.columns]
     enough = [run for run in told if run.rows >= FEW]
     if store.interleaved:
         return enough or told
-    return (enough or sorted(told, key=lambda run: run.rows))[-1:]
+    last = (enough or sorted(told, key=lambda run: run.rows))[-1:]
+    return last + [run for run in told[-1:] if run not in last and run.rows >= LEAST and _came_to_nothing(run)]
+
+
+def _came_to_nothing(run: Run) -> bool:
+    """Whether there are losses, and none of them is ever a number: resumed from weights that are NaN."""
+    losses = [c for name, c in run.columns.items() if (part := role(name)) is not None and part.name in LOSSES]
+    return bool(losses) and not any(math.isfinite(value) for c in losses for value in c.values)
 
 
 def _about_runs(store: Store) -> list[str]:
