@@ -137,7 +137,7 @@ def subject_of(make: Callable[[], Trick], off: Callable[[], Trick] | None) -> tu
             subject.trainer().fit(world.data, 1)  # samples it can only refuse when it sees them
         except (Refused, ValueError) as error:
             refusals[world.name] = str(error)
-        except Exception:
+        except Exception:  # anything else is for the promises to name
             return subject, refusals
         else:
             return subject, refusals

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from stabilgan import surgery
-from stabilgan.game import Cost, Game, Player, Trick
-from stabilgan.tricks.feature_matching import features_of_both
+from stabilgan.tricks._features import FeatureTerm
 
 
 def log_det_plus_one(features: Tensor) -> Tensor:
@@ -49,7 +45,7 @@ def determinantal_divergence(fake: Tensor, real: Tensor) -> Tensor:
     return log_det_plus_one(both) - (log_det_plus_one(a) + log_det_plus_one(b)) / 2
 
 
-class GDPP(Trick):
+class GDPP(FeatureTerm):
     """Makes the fakes of a batch as diverse as the real ones of a batch, as D's features see diversity.
 
     After Elfeki et al. 2019 (arXiv:1812.00068, Sec. 3): diversity is the kernel of a determinantal point process, the
@@ -70,35 +66,11 @@ class GDPP(Trick):
     """
 
     name = "gdpp"
-    changes = "a term for G"
     when = (
         "Modes are dropped while D still tells them apart. It needs batches large enough to show the modes, and sees "
         "no diversity that D's features do not."
     )
-    needs_latents = True
-    cost = Cost(g_forward=1, g_backward=1, d_forward=2)
-    off: ClassVar = {"weight": 0.0}
-    conflicts: ClassVar = dict.fromkeys(
-        ("instance_noise", "diffaugment", "ada"),
-        "its real batch is augmented, but the fakes that it makes anew are not: G would be taught the augmentation",
-    )
-    limits: ClassVar = {
-        "g first": "nothing is added until D has seen a first real batch, also after a restart",
-        "accumulate": "each of G's micro-batches is held against the last real one of D's turn",
-    }
     source = "Elfeki et al. 2019, arXiv:1812.00068, Sec. 3; Cherian et al. 2013, IEEE TPAMI 35(9)"
 
-    def __init__(self, weight: float = 1.0, layer: str | None = None, every: int = 1) -> None:
-        if weight < 0:
-            raise ValueError(f"gdpp: weight is {weight}; expected 0 or more")
-        if every < 1:
-            raise ValueError(f"gdpp: every is {every}; expected 1 or more")
-        self.weight, self.layer, self.every = weight, layer, every
-
-    def setup(self, game: Game) -> None:
-        surgery.last_layer(game.d, self.layer)
-
-    def penalty(self, player: Player, game: Game) -> Tensor | None:
-        if player == "d" or self.weight == 0 or (features := features_of_both(game, self, self.layer)) is None:
-            return None
-        return self.weight * determinantal_divergence(*features)
+    def compare(self, fake: Tensor, real: Tensor) -> Tensor:
+        return determinantal_divergence(fake, real)
